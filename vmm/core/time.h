@@ -1,0 +1,43 @@
+/* time.h: system time and one-shot timers.
+ *
+ * now_ns() is monotonic nanoseconds since Ringfence's boot, the same on every pCPU. Timers fire on
+ * the pCPU they are set on, in its exit loop or idle loop, with interrupts off and no lock held.
+ */
+#pragma once
+
+#include "core/types.h"
+
+#define NS_PER_SEC 1000000000ULL
+#define NS_PER_MS  1000000ULL
+#define NS_PER_US  1000ULL
+#define TIME_NEVER (~0ULL)
+
+struct timer {
+    uint64_t expires_ns; /* absolute; TIME_NEVER when not set */
+    void (*fn)(void *data);
+    void *data;
+    unsigned cpu;      /* pCPU whose heap holds it */
+    int heap_index;    /* -1 when not queued */
+};
+
+uint64_t now_ns(void);
+uint64_t tsc_to_ns(uint64_t tsc_delta);
+uint64_t ns_to_tsc(uint64_t ns);
+extern uint64_t tsc_khz;      /* host TSC frequency */
+uint64_t wallclock_boot_ns(void); /* UTC ns since 1970 at system time 0 */
+
+/* Prepare a timer for pCPU cpu; fn(data) is called there, with no lock held. */
+void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu);
+/* (Re)arm at an absolute time in ns; a time in the past fires at once. Any pCPU, any lock but the
+ * timer heap's. */
+void timer_set(struct timer *t, uint64_t expires_ns);
+/* Disarm. On return fn does not start any more, but may still be running on another pCPU. */
+void timer_stop(struct timer *t);
+/* Disarm and wait until fn is not running anywhere; the caller holds no lock that fn takes. */
+void timer_kill(struct timer *t);
+/* Move to another pCPU, keeping its expiry. */
+void timer_migrate(struct timer *t, unsigned cpu);
+static inline bool timer_pending(const struct timer *t)
+{
+    return t->heap_index >= 0;
+}
