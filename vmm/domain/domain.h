@@ -1,0 +1,301 @@
+/* domain.h: a domain, its vCPUs, and their life cycle: the front door of vmm/domain.
+ *
+ * Life cycle of a domain: domain_create -> (paused until the tools unpause it) -> running ->
+ * domain_shutdown (guest's own doing or a crash; the tools see the reason) -> domain_kill (the
+ * tools' destroydomain; preemptible: gives back every page) -> freed when the last reference goes.
+ */
+#pragma once
+
+#include "core/cpu.h"
+#include "core/list.h"
+#include "core/mm.h"
+#include "core/spinlock.h"
+#include "core/time.h"
+#include "core/types.h"
+#include "domain/abi.h"
+#include "npt/npt.h"
+
+#define MAX_VCPUS_PER_DOMAIN 128
+#define DOMID_HASH           64
+
+struct domain;
+struct evtchn_domain; /* domain/evtchn.c */
+struct grant_table;   /* domain/grant.c */
+struct ioreq_domain;  /* platform/ioreq.c */
+struct platform;      /* platform/platform.c: the emulated PC */
+struct cpuid_policy;  /* platform/cpuid.c */
+struct vlapic;        /* platform/vlapic.c */
+
+/* General registers in the order of instruction encodings (rax rcx rdx rbx rsp rbp rsi rdi r8..). */
+enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NR_GPRS };
+struct guest_regs {
+    uint64_t gpr[NR_GPRS];
+    uint64_t rip, rflags;
+};
+
+/* A segment register in the form both vendors' manuals share (attr: APM 2, fig. 4-20 packed as in
+ * the VMCB: type 3:0, s 4, dpl 6:5, p 7, avl 8, l 9, db 10, g 11). Same layout as emul_segment. */
+struct segment {
+    uint16_t sel, attr;
+    uint32_t limit;
+    uint64_t base;
+};
+enum segment_reg { /* the first six in instruction encoding order */
+    SEGR_ES, SEGR_CS, SEGR_SS, SEGR_DS, SEGR_FS, SEGR_GS, SEGR_LDTR, SEGR_TR, SEGR_GDTR, SEGR_IDTR,
+    NR_SEGRS
+};
+
+/* vcpu->work: what must be done before the vCPU enters its guest again. Atomic. */
+enum vcpu_work {
+    VWORK_EVENT = 1,     /* look for an interrupt or NMI to deliver */
+    VWORK_IOREQ = 2,     /* a device model answered or must be waited for */
+    VWORK_FLUSH_TLB = 4, /* take a new ASID/VPID */
+    VWORK_CRASH = 8,     /* domain is being shut down: do not enter */
+    VWORK_RESET = 16,    /* state was set from outside (INIT-SIPI, setvcpucontext) */
+};
+
+/* vcpu->block: why a vCPU may not run; it runs when all are clear and pause_count is 0. Atomic. */
+enum vcpu_block {
+    VBLOCK_DOWN = 1,   /* not brought up yet, or VCPUOP_down, or waiting for SIPI */
+    VBLOCK_HALTED = 2, /* HLT or SCHEDOP_block: ends at the next deliverable event */
+    VBLOCK_POLL = 4,   /* SCHEDOP_poll */
+    VBLOCK_IOREQ = 8,  /* a device model has not answered yet */
+};
+
+struct vcpu {
+    struct guest_regs regs; /* current while out of the guest; entry code indexes it */
+    unsigned id;
+    struct domain *domain;
+
+    uint32_t work;       /* enum vcpu_work, atomic */
+    uint32_t block;      /* enum vcpu_block, atomic */
+    uint32_t pause_count; /* atomic; domain pause adds to the domain's own count */
+
+    /* Scheduling: guarded by the run queue lock of pCPU `cpu`. */
+    unsigned cpu;             /* pCPU it runs on, or ran on last */
+    bool running;             /* loaded as cpus[cpu]->curr */
+    bool queued;
+    struct list rq_list;
+    uint64_t affinity_hard[MAX_CPUS / 64], affinity_soft[MAX_CPUS / 64];
+    uint64_t slice_end_ns;
+
+    /* Hardware side: svm or vmx. */
+    void *hw;                 /* struct svm_vcpu or vmx_vcpu */
+    void *xsave;              /* guest FPU/XSAVE area, 64-byte aligned */
+    uint64_t xcr0;
+    uint64_t tsc_offset;      /* guest TSC = host TSC + offset */
+    uint64_t tsc_aux;
+
+    /* Pending exception or NMI, delivered at the next entry. */
+    struct {
+        bool valid, has_error;
+        uint8_t type, vector; /* type as in EVENTINJ: 2 NMI, 3 exception, 4 software interrupt */
+        uint8_t insn_bytes;
+        uint32_t error;
+    } inject;
+    bool nmi_pending;
+    uint64_t cr2_inject;
+
+    /* ABI. */
+    bool compat;              /* the hypercall under way uses 32-bit layouts */
+    bool hypercall_restart;   /* a continuation was asked for: leave RIP at the hypercall */
+    struct vcpu_info *info;   /* hypervisor mapping of vcpu_info; never NULL (a dummy at first) */
+    struct page_info *info_page; /* referenced when registered elsewhere than in shared_info */
+    uint64_t info_gpa;
+    void *runstate_guest;     /* reserved for the registered runstate area: see runstate_gva */
+    uint64_t runstate_gva;
+    struct vcpu_runstate_info runstate;
+    uint64_t time_info_gva;   /* VCPUOP_register_vcpu_time_memory_area */
+    struct timer singleshot, periodic, poll_timer;
+    uint64_t periodic_ns;
+    uint8_t upcall_vector;    /* HVMOP_set_evtchn_upcall_vector; 0 for none */
+    uint16_t virq_to_port[NR_VIRQS];
+    uint16_t poll_port;       /* 0 none, otherwise the port, or 0xffff for several */
+    uint32_t nr_events_delivered;
+    bool upcall_pending_kick;
+
+    struct vlapic *vlapic;
+    void *ioreq;              /* per-vCPU ioreq state, platform/ioreq.c */
+    void *emul;               /* per-vCPU emulation state (pending MMIO response), platform/mmio.c */
+
+    uint64_t exits[256];      /* counters by exit reason class */
+};
+
+enum domain_dying { DOMAIN_ALIVE, DOMAIN_DYING, DOMAIN_DEAD };
+
+struct domain {
+    domid_t id;
+    bool is_dom0;
+    bool privileged;          /* may use domctl, sysctl, platform_op */
+    uint32_t refs;            /* atomic; freed at 0 */
+    struct domain *hash_next; /* domain table, domain_table_lock */
+    uint8_t handle[16];
+    uint32_t ssidref, options, max_evtchn_port;
+    int32_t max_grant_frames, max_maptrack_frames;
+    domid_t target;           /* domid this one is a device model for, DOMID_INVALID for none */
+
+    spinlock_t lock;          /* life cycle: vcpu table, shutdown state, hvm params */
+    unsigned max_vcpus;
+    struct vcpu *vcpu[MAX_VCPUS_PER_DOMAIN];
+
+    uint32_t pause_count;     /* atomic */
+    uint32_t systemcontroller_pauses;
+    bool created_paused;
+    enum domain_dying dying;
+    bool shutting_down, shut_down;
+    int shutdown_code;
+    unsigned kill_stage;      /* progress of the preemptible domain_kill */
+
+    /* Memory. */
+    spinlock_t page_lock;     /* page_list, xenpage_list and the counters */
+    struct list page_list, xenpage_list;
+    uint64_t tot_pages, max_pages, outstanding_pages, shr_pages, xenheap_pages;
+    struct p2m *p2m;
+    uint64_t paging_mempool_bytes; /* what the tools asked for: reported back */
+
+    /* ABI. */
+    struct shared_info *shared_info; /* hypervisor mapping of the frame shared with the guest */
+    struct page_info *shared_info_page;
+    bool has_32bit_shinfo;    /* layout of shared_info, vcpu_info: latched as Xen does */
+    uint64_t hvm_params[HVM_NR_PARAMS];
+    struct evtchn_domain *evtchn;
+    struct grant_table *grants;
+    uint8_t callback_via_type;  /* HVM_PARAM_CALLBACK_TYPE_* */
+    uint32_t callback_via_data; /* vector, GSI, or INTx dev/pin */
+    bool callback_via_asserted;
+    uint64_t hypercall_gpa;
+    struct xen_foreign_memory_map *memory_map; /* XENMEM_set_memory_map, see domain/memory.c */
+    uint32_t memory_map_entries;
+    struct e820entry *memory_map_table;
+    uint64_t time_offset_seconds;
+    uint32_t tsc_mode, tsc_incarnation;
+    uint64_t tsc_khz, tsc_elapsed_ns;
+
+    struct cpuid_policy *cpuid;
+    struct platform *platform;
+    struct ioreq_domain *ioreq;
+    uint32_t emulation_flags; /* XEN_X86_EMU_* */
+    uint64_t vcpu_weight, vcpu_cap;
+    uint32_t cpupool;
+    void *dom0_pci;           /* dom0 only: physical devices, domain/dom0_pci.c */
+};
+
+extern struct domain *dom0;
+
+/* ---- life cycle: domain/domain.c -------------------------------------------------------- */
+/* Create domain id with the tools' configuration; vCPUs are created by vcpu_create. The caller
+ * holds no lock. On success *out is referenced by the domain table. -EINVAL, -EEXIST, -ENOMEM. */
+int domain_create(domid_t id, const struct xen_domctl_createdomain *config, bool privileged,
+                  struct domain **out);
+int vcpu_create(struct domain *d, unsigned id);
+/* Find and take a reference / give it back. Dying domains are found until they are freed. */
+struct domain *domain_get(domid_t id);
+void domain_put(struct domain *d);
+void domain_hold(struct domain *d);
+/* Next domain with id >= first, referenced, or NULL: for lists. */
+struct domain *domain_next(domid_t first);
+/* Resolve a hypercall's domid: DOMID_SELF or own id always; another only when the caller is
+ * privileged or it is the caller's target. Referenced. -ESRCH, -EPERM. */
+int domain_resolve(struct vcpu *caller, domid_t id, struct domain **out);
+
+/* Pausing nests. domain_pause returns when no vCPU runs (must not be d's own vCPU calling). */
+void domain_pause(struct domain *d);
+void domain_unpause(struct domain *d);
+void vcpu_pause(struct vcpu *v);
+void vcpu_pause_nosync(struct vcpu *v);
+void vcpu_unpause(struct vcpu *v);
+
+/* Shut down: stop all vCPUs, raise VIRQ_DOM_EXC in dom0. For dom0, reboots or halts the machine. */
+void domain_shutdown(struct domain *d, int reason);
+/* The guest did what cannot go on: print why with a register dump, then shut down as crashed. */
+void domain_crash(struct domain *d, const char *fmt, ...) __printf(2, 3);
+/* Release a shut-down domain for running again (XEN_DOMCTL_resumedomain). */
+void domain_resume(struct domain *d);
+/* Destroy, in steps: -ERESTART until done, then 0. Called by dom0's hypercall; d is not current. */
+int domain_kill(struct domain *d);
+void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info);
+
+/* ---- scheduling: core/sched.c ------------------------------------------------------------ */
+/* Set a work bit and make v look at it: wakes it, or interrupts the pCPU it runs on. */
+void vcpu_kick(struct vcpu *v, uint32_t work);
+/* Clear / set block bits. vcpu_unblock wakes v when nothing blocks it any more. */
+void vcpu_unblock(struct vcpu *v, uint32_t bits);
+void vcpu_block(struct vcpu *v, uint32_t bits);
+bool vcpu_runnable(const struct vcpu *v);
+void vcpu_sleep_sync(struct vcpu *v); /* wait until v is off its pCPU; not for current */
+void vcpu_yield(struct vcpu *v);
+int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft);
+uint64_t vcpu_cpu_time(struct vcpu *v); /* ns */
+void vcpu_runstate_get(struct vcpu *v, struct vcpu_runstate_info *out);
+
+static inline struct vcpu *current_vcpu(void)
+{
+    return this_cpu()->curr;
+}
+
+/* ---- guest memory: domain/guest_copy.c ---------------------------------------------------- */
+/* Copy between the hypervisor and the *current* vCPU's linear address space with the privileges of
+ * the kernel (hypercall arguments). 0 or -EFAULT. Any length; may cross pages. */
+int copy_from_guest(void *dst, uint64_t gva, size_t bytes);
+int copy_to_guest(uint64_t gva, const void *src, size_t bytes);
+int clear_guest(uint64_t gva, size_t bytes);
+/* The same by guest-physical address in domain d; RAM only. */
+int copy_from_gpa(struct domain *d, void *dst, paddr_t gpa, size_t bytes);
+int copy_to_gpa(struct domain *d, paddr_t gpa, const void *src, size_t bytes);
+
+/* ---- hypercalls: domain/hypercall.c -------------------------------------------------------- */
+/* A handler gets its arguments as the caller's registers hold them (zero-extended for 32-bit
+ * callers, with v->compat set) and returns what the guest gets in rax/eax. */
+typedef long hypercall_fn(struct vcpu *v, const uint64_t arg[6]);
+/* True when the hypercall under way should stop and continue later (work waits on this pCPU). */
+bool hypercall_preempt_check(void);
+/* Ask to be called again: same number, argument i replaced by value for the next call. Return the
+ * result of hypercall_continue() from the handler. */
+void hypercall_set_arg(struct vcpu *v, unsigned i, uint64_t value);
+long hypercall_continue(struct vcpu *v);
+/* Log once per (op, sub-op) that something is not there; returns err. */
+long hypercall_missing(struct vcpu *v, const char *group, unsigned op, long err);
+
+hypercall_fn do_xen_version, do_console_io, do_memory_op, do_hvm_op, do_event_channel_op,
+    do_sched_op, do_vcpu_op, do_grant_table_op, do_physdev_op, do_platform_op, do_multicall,
+    do_domctl, do_sysctl, do_dm_op, do_set_timer_op, do_vm_assist;
+
+/* ---- event delivery: domain/evtchn.c ------------------------------------------------------- */
+int evtchn_domain_init(struct domain *d);
+void evtchn_domain_destroy(struct domain *d); /* closes all ports; when d is being killed */
+void evtchn_domain_free(struct domain *d);    /* memory; at the last reference */
+/* Raise a VIRQ: per-vCPU ones on v, global ones where bound. Any context without evtchn locks. */
+void send_vcpu_virq(struct vcpu *v, unsigned virq);
+void send_domain_virq(struct domain *d, unsigned virq);
+void send_global_virq(unsigned virq); /* to dom0, or whoever bound it */
+/* Hypervisor's own ports (ioreq): a port in d (remote end: domain `remote`) whose notifications
+ * from the remote call fn(v) here; notify_xen_port raises it towards the remote. */
+int evtchn_alloc_xen_port(struct domain *d, unsigned vcpu_id, domid_t remote,
+                          void (*fn)(struct vcpu *));
+void evtchn_free_xen_port(struct domain *d, unsigned port);
+void evtchn_notify_xen_port(struct domain *d, unsigned port);
+/* Move v's vcpu_info to its new place, keeping pending state; used by VCPUOP_register_vcpu_info. */
+int evtchn_map_vcpu_info(struct vcpu *v, gfn_t gfn, unsigned offset);
+void evtchn_unmap_vcpu_info(struct vcpu *v);
+/* True when the callback should be delivered: upcall pending and not masked. */
+bool evtchn_upcall_pending(const struct vcpu *v);
+/* Something was set pending for v: deliver by whatever callback the domain asked for. In
+ * domain/callback.c. */
+void evtchn_notify_vcpu(struct vcpu *v);
+
+/* ---- grants: domain/grant.c ---------------------------------------------------------------- */
+int grant_table_init(struct domain *d);
+void grant_table_destroy(struct domain *d); /* releases what d mapped; preemptible inside kill */
+void grant_table_free(struct domain *d);
+/* Frame idx of the grant table (status frames when status) for physmap or acquire_resource; grows
+ * the table up to max_grant_frames. INVALID_MFN's errno otherwise. */
+int grant_table_frame(struct domain *d, unsigned idx, bool status, mfn_t *mfn);
+
+/* ---- callbacks and params: domain/callback.c ------------------------------------------------ */
+int hvm_set_callback_via(struct domain *d, uint64_t via);
+/* Set / clear the level-triggered GSI or INTx callback after vcpu_info changed. */
+void hvm_callback_update(struct vcpu *v);
+
+/* ---- time: domain/pvtime.c ------------------------------------------------------------------- */
+void pvtime_update_vcpu(struct vcpu *v);    /* refresh vcpu_info.time (and the registered area) */
+void pvtime_update_wallclock(struct domain *d);

@@ -1,0 +1,99 @@
+/* platform.h: the PC that a guest sees inside the hypervisor: the front door of vmm/platform.
+ *
+ * Devices: vLAPIC (per vCPU), vIOAPIC, vPIC pair, vPIT, vRTC, vHPET, PM timer (per domain). Each
+ * is a file with the same verbs: _init, _reset, _destroy, its handlers, _save and _load (records of
+ * <xen/hvm/save.h>). Which ones a domain has: d->emulation_flags (XEN_X86_EMU_*); dom0 (PVH) has
+ * LAPIC and an IOAPIC bound to the real one.
+ */
+#pragma once
+
+#include "domain/domain.h"
+
+int platform_domain_init(struct domain *d);
+void platform_domain_destroy(struct domain *d); /* stops all timers; idempotent */
+void platform_domain_free(struct domain *d);
+int platform_vcpu_init(struct vcpu *v);
+void platform_vcpu_destroy(struct vcpu *v);
+void platform_vcpu_free(struct vcpu *v);
+
+/* Port I/O served here: true when a device took it. bytes is 1, 2 or 4. Called by v == current. */
+bool platform_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val);
+/* MMIO served here (LAPIC, IOAPIC, HPET pages): true when taken. */
+bool platform_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t *val);
+bool platform_mmio_claims(struct vcpu *v, paddr_t gpa);
+
+/* Interrupt lines. isa irq 0..15 (edge/level by ELCR; also the GSI it maps to), gsi 0..47, PCI
+ * INTx of device 0..31 pin 0..3 through the PIIX links set by the guest. Any context. */
+void platform_isa_irq(struct domain *d, unsigned irq, bool level);
+void platform_pci_intx(struct domain *d, unsigned dev, unsigned pin, bool level);
+int platform_pci_link_route(struct domain *d, unsigned link, unsigned isa_irq);
+void platform_gsi(struct domain *d, unsigned gsi, bool level);
+/* Deliver an MSI: address and data as the device would write them (SDM 3A, 11.11). -EINVAL. */
+int platform_msi(struct domain *d, uint64_t addr, uint32_t data);
+
+/* The interrupt to deliver next on v, or -1. Sources in order: event callback vector (no LAPIC),
+ * PIC through LINT0/ExtINT, LAPIC above PPR. Does not change state. */
+enum intr_source { INTR_CALLBACK, INTR_PIC, INTR_LAPIC };
+int platform_pending_interrupt(struct vcpu *v, enum intr_source *src);
+/* The CPU took (or will certainly take) it: IRR to ISR. Returns the vector (PIC may differ). */
+int platform_accept_interrupt(struct vcpu *v, enum intr_source src, int vector);
+
+/* Save and load of HVM contexts (XEN_DOMCTL_gethvmcontext, _sethvmcontext, _partial): a stream of
+ * hvm_save_descriptor records. Returns bytes used, or negative errno. buf NULL: size needed. */
+long hvm_context_save(struct domain *d, void *buf, size_t bytes);
+long hvm_context_load(struct domain *d, const void *buf, size_t bytes);
+long hvm_context_save_one(struct domain *d, unsigned typecode, unsigned instance, void *buf, size_t bytes);
+
+/* ---- vLAPIC: platform/vlapic.c ---------------------------------------------------------------- */
+/* Set vector pending (edge when !level) and kick v. Any context. */
+void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level);
+uint32_t vlapic_id(const struct vcpu *v);          /* xAPIC or x2APIC id; 2 * vcpu id at reset */
+uint64_t vlapic_base_msr(const struct vcpu *v);    /* IA32_APIC_BASE */
+int vlapic_set_base_msr(struct vcpu *v, uint64_t val);
+int vlapic_x2apic_read(struct vcpu *v, uint32_t msr, uint64_t *val);  /* -EINVAL: #GP */
+int vlapic_x2apic_write(struct vcpu *v, uint32_t msr, uint64_t val);
+uint64_t vlapic_tsc_deadline(struct vcpu *v);
+void vlapic_set_tsc_deadline(struct vcpu *v, uint64_t tsc);
+uint8_t vlapic_get_tpr(const struct vcpu *v);      /* 8 bits; CR8 is bits 7:4 */
+void vlapic_set_tpr(struct vcpu *v, uint8_t tpr);
+void vlapic_eoi(struct vcpu *v);
+/* Register file access by byte offset (32-bit registers), for MMIO fast paths. */
+uint32_t vlapic_read(struct vcpu *v, unsigned offset);
+void vlapic_write(struct vcpu *v, unsigned offset, uint32_t val);
+/* Given by domain/vcpu_boot.c: INIT, SIPI and NMI arriving at v from an IPI. */
+void vcpu_init_signal(struct vcpu *v);
+void vcpu_sipi(struct vcpu *v, uint8_t vector);
+void vcpu_nmi(struct vcpu *v);
+
+/* ---- dom0's IOAPIC binding: given by core/irq.c, called by vioapic for dom0 -------------------- */
+/* dom0 wrote redirection entry `rte` of physical pin gsi (unmasked or masked now). */
+void dom0_gsi_rte(unsigned gsi, uint64_t rte);
+/* dom0's LAPIC got an EOI for a level-triggered gsi: unmask / EOI the physical pin. */
+void dom0_gsi_eoi(unsigned gsi);
+
+/* ---- ioreq servers: platform/ioreq.c ------------------------------------------------------------ */
+int ioreq_domain_init(struct domain *d);
+void ioreq_domain_destroy(struct domain *d);
+int ioreq_vcpu_init(struct vcpu *v);
+void ioreq_vcpu_destroy(struct vcpu *v);
+enum ioreq_result {
+    IOREQ_DONE,      /* answered (or posted); *p holds the response data */
+    IOREQ_PENDING,   /* sent: v is blocked (VBLOCK_IOREQ) until the answer; come again then */
+    IOREQ_NO_SERVER  /* nobody claims it: reads give all ones, writes vanish */
+};
+/* Send a PIO, MMIO or PCI-config ioreq for v (== current) to the server that claims it. buffered:
+ * allow posting. After IOREQ_PENDING and the vCPU's wake-up the caller asks ioreq_take_response. */
+enum ioreq_result ioreq_send(struct vcpu *v, ioreq_t *p, bool buffered);
+/* The answer to v's outstanding synchronous request, once; false while there is none. */
+bool ioreq_take_response(struct vcpu *v, ioreq_t *out);
+bool ioreq_outstanding(struct vcpu *v);
+/* To all servers of d (timeoffset, invalidate); no answer awaited. */
+void ioreq_broadcast(struct domain *d, ioreq_t *p);
+/* XENMEM_acquire_resource of type ioreq_server: mfn of frame idx (0 buffered, 1 synchronous). */
+int ioreq_server_frame(struct domain *d, unsigned server, unsigned idx, mfn_t *mfn);
+/* HVM_PARAM_DM_DOMAIN etc. need nothing here. CF8 latch: */
+bool ioreq_cf8_write(struct vcpu *v, uint32_t val);
+
+/* ---- CPUID and MSR policy: platform/cpuid.c ----------------------------------------------------- */
+int cpuid_policy_init(struct domain *d);
+void cpuid_policy_free(struct domain *d);
