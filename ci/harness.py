@@ -1,0 +1,295 @@
+"""The emulated machine, driven over its serial port. Python 3 standard library only.
+
+Machine builds QEMU's command line and runs it on a pseudo-terminal; Console reads and writes that
+terminal with hard time-outs whose error names the last line seen. Dom0 and Guest add what is known
+about their shells.
+"""
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(TOP, "build")
+
+RINGFENCE, XEN_PVH, XEN_PV = "ringfence", "baseline", "baseline-pv"
+
+DOM0_PROMPT = r"root@dom0:[^\r\n]*# $"
+GUEST_PROMPT = r"guest:[^\r\n]*# $"
+
+
+class Timeout(Exception):
+    """The awaited text did not come (or QEMU ended first)."""
+
+
+def slowness():
+    """Factor on every time-out, for slow machines: RINGFENCE_SLOW=2 doubles them."""
+    return float(os.environ.get("RINGFENCE_SLOW", "1"))
+
+
+def image_format(path):
+    """qcow2 or raw, from the file's first bytes."""
+    with open(path, "rb") as image:
+        return "qcow2" if image.read(4) == b"QFI\xfb" else "raw"
+
+
+def is_cd(path):
+    """True when the file starts like an ISO 9660 file system."""
+    with open(path, "rb") as image:
+        image.seek(0x8001)
+        return image.read(5) == b"CD001"
+
+
+def has_kvm_svm():
+    """True when KVM is usable and gives nested SVM."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    try:
+        with open("/sys/module/kvm_amd/parameters/nested", encoding="ascii") as nested:
+            return nested.read().strip() in ("1", "Y")
+    except OSError:
+        return False
+
+
+class Machine:
+    """What to boot. Every attribute may be changed before start()."""
+
+    def __init__(self, hypervisor=RINGFENCE, smp=1, memory="4G", accel=None):
+        self.hypervisor = hypervisor
+        self.smp = smp
+        self.memory = memory
+        self.accel = accel or os.environ.get("ACCEL") or "tcg"
+        if self.accel == "auto":
+            self.accel = "kvm" if has_kvm_svm() else "tcg"
+        self.dom0_memory = "1500M"
+        self.dom0_vcpus = None          # as many as CPUs
+        self.hv_args = ""               # added to the hypervisor's command line
+        self.dom0_args = ""             # added to dom0's kernel's
+        self.cpu = None
+        self.image = None
+        self.modules = None             # [(file, arguments)] in place of dom0's kernel and initrd
+        self.drives = []                # [(name, path)]: dom0 sees /dev/NAME
+        self.job = None                 # directory whose files go to dom0's /root/job
+        self.cdrom = None               # boot from this ISO instead of -kernel
+        self.qemu_args = []
+        self.icount = False
+        self._job_tar = None
+
+    def hypervisor_image(self):
+        if self.image:
+            return self.image
+        name = "ringfence" if self.hypervisor == RINGFENCE else "baseline-xen"
+        return os.path.join(BUILD, name)
+
+    def hypervisor_args(self):
+        vcpus = self.dom0_vcpus or self.smp
+        args = (f"console=com1 com1=115200,8n1 dom0_mem={self.dom0_memory},max:{self.dom0_memory} "
+                f"dom0_max_vcpus={vcpus} loglvl=info noreboot")
+        if self.hypervisor == RINGFENCE:
+            args = args.replace(f",max:{self.dom0_memory}", "")
+        else:
+            args += " spec-ctrl=no cpuidle=0 cpufreq=none guest_loglvl=all"
+            if self.hypervisor == XEN_PVH:
+                args += " dom0=pvh"
+        return f"{args} {self.hv_args}".strip()
+
+    def dom0_cmdline(self):
+        return f"console=hvc0 quiet net.ifnames=0 {self.dom0_args}".strip()
+
+    def command(self):
+        """QEMU's argument list."""
+        cpu = self.cpu
+        if not cpu:
+            if self.accel == "kvm":
+                cpu = "host"
+            elif self.hypervisor == RINGFENCE:
+                cpu = "EPYC,+svm,+npt,-monitor"
+            else:
+                cpu = "EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp"
+        accel = "kvm" if self.accel == "kvm" else "tcg,thread=" + ("single" if self.smp == 1 else "multi")
+        cmd = ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", str(self.smp),
+               "-m", self.memory, "-display", "none", "-vga", "std", "-serial", "stdio", "-monitor", "none",
+               "-no-reboot", "-nic", "user,model=e1000e"]
+        if self.hypervisor == XEN_PVH:
+            cmd += ["-device", "amd-iommu,intremap=on"]
+        if self.icount:
+            cmd += ["-icount", "shift=0,sleep=off"]
+        drives = []
+        if self.cdrom:
+            cmd += ["-drive", f"file={self.cdrom},if=none,id=cd,format=raw,readonly=on",
+                    "-device", "ide-cd,drive=cd,bus=ide.0", "-boot", "d"]
+        else:
+            cmd += ["-kernel", self.hypervisor_image(), "-append", self.hypervisor_args()]
+            modules = self.modules
+            if modules is None:
+                modules = [(f"{BUILD}/dom0/vmlinuz", self.dom0_cmdline()), (f"{BUILD}/dom0/initrd", "")]
+            if modules:
+                cmd += ["-initrd", ",".join(f"{file} {args}".strip().replace(",", ",,") for file, args in modules)]
+            drives.append(("root", f"{BUILD}/dom0/root.sqfs"))
+        drives += self.drives
+        if self.job:
+            fd, self._job_tar = tempfile.mkstemp(suffix=".tar")
+            os.close(fd)
+            subprocess.run(["tar", "-chf", self._job_tar, "-C", self.job, "."], check=True)
+            drives.append(("job", self._job_tar))
+        for number, (name, path) in enumerate(drives):
+            unit = number + (1 if self.cdrom else 0)
+            serial = f"model=RINGFENCE-{name.upper()}"
+            file = os.path.abspath(path).replace(",", ",,")
+            cmd += ["-drive", f"file={file},if=none,id=d{number},format={image_format(path)},snapshot=on",
+                    "-device", f"ide-hd,drive=d{number},bus=ide.{unit},{serial}"]
+        return cmd + self.qemu_args
+
+    def start(self, log=None, echo=False):
+        """Power on; returns the Console."""
+        return Console(self.command(), log or os.path.join(BUILD, "serial.log"), echo, self._job_tar)
+
+
+class Console:
+    """A process on a pseudo-terminal, with everything it printed kept in `text`."""
+
+    def __init__(self, command, log, echo=False, scratch=None):
+        os.makedirs(os.path.dirname(log), exist_ok=True)
+        self.log = open(log, "wb")
+        self.log.write(("+ " + shlex.join(command) + "\n").encode())
+        self.log.flush()
+        self.echo = echo
+        self.text = ""
+        self.mark = 0                   # expect() looks from here on
+        self.scratch = scratch
+        self.started = time.monotonic()
+        self.ended = False
+        master, slave = pty.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[0] &= ~(termios.ICRNL | termios.IXON)
+        attributes[1] &= ~termios.OPOST
+        attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        self.fd = master
+        # pylint: disable=consider-using-with
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+
+    def read(self, timeout):
+        """Take in what arrives within `timeout` seconds; False when nothing did."""
+        if self.ended:
+            return False
+        ready, _, _ = select.select([self.fd], [], [], max(timeout, 0))
+        if not ready:
+            return False
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+            self.process.wait()
+            return False
+        self.log.write(data)
+        self.log.flush()
+        if self.echo:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        self.text += data.decode("utf-8", "replace")
+        return True
+
+    def last_line(self):
+        """The last line with anything in it, for error messages."""
+        lines = [line.strip() for line in self.text.replace("\r", "\n").split("\n")]
+        lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in lines if line]
+        return lines[-1] if lines else "nothing"
+
+    def expect(self, pattern, timeout, settle=0):
+        """Wait for a regular expression; returns the match and moves the mark behind it.
+
+        With settle, the match must also have been quiet for that many seconds (for prompts)."""
+        regex = re.compile(pattern, re.MULTILINE if settle == 0 else 0)
+        deadline = time.monotonic() + timeout * slowness()
+        while True:
+            match = regex.search(self.text, self.mark)
+            if match and (settle == 0 or not self.read(settle)):
+                self.mark = match.end()
+                return match
+            if match:
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise Timeout(f"no {pattern!r} in {timeout * slowness():.0f} s (last line seen: {self.last_line()})")
+            if not self.read(min(left, 1)) and self.ended:
+                if regex.search(self.text, self.mark):
+                    continue
+                raise Timeout(f"the machine stopped before {pattern!r} (last line seen: {self.last_line()})")
+
+    def send(self, text):
+        """Type this, in pieces a 16-byte UART takes."""
+        data = text.encode()
+        for at in range(0, len(data), 16):
+            os.write(self.fd, data[at:at + 16])
+            if at + 16 < len(data):
+                self.read(0.02)
+
+    def command(self, line, timeout=60, prompt=DOM0_PROMPT):
+        """Run a line at a shell; returns what it printed (without the echo of the line)."""
+        start = len(self.text)
+        self.mark = start
+        self.send(line + "\r")
+        self.expect(prompt, timeout)
+        output = self.text[start:self.mark].replace("\r", "")
+        lines = output.split("\n")
+        return "\n".join(lines[1:-1])
+
+    def status(self, line, timeout=60):
+        """Run a line at dom0's shell; returns (exit status, output)."""
+        output = self.command(line + "; echo \"rc=$?\"", timeout)
+        match = re.search(r"rc=(\d+)\s*$", output)
+        if not match:
+            raise Timeout(f"no exit status from {line!r} (last line seen: {self.last_line()})")
+        return int(match.group(1)), output[:match.start()].rstrip("\n")
+
+    def elapsed(self):
+        """Seconds since power-on."""
+        return time.monotonic() - self.started
+
+    def wait_end(self, timeout):
+        """Wait for the machine to power itself off; False when it did not."""
+        deadline = time.monotonic() + timeout * slowness()
+        while not self.ended and time.monotonic() < deadline:
+            self.read(1)
+        return self.ended
+
+    def close(self):
+        """Power off the hard way."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+        try:
+            os.close(self.fd)
+        except OSError:
+            pass
+        if self.scratch and os.path.exists(self.scratch):
+            os.unlink(self.scratch)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def wait_dom0(console, timeout=150):
+    """Wait for dom0's shell; returns seconds from power-on."""
+    console.expect(r"DOM0-UP", timeout)
+    console.expect(DOM0_PROMPT, 30)
+    return console.elapsed()
