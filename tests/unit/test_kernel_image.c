@@ -314,6 +314,42 @@ static void corrupted_images_never_unpack_wrongly(void **state)
     }
 }
 
+/* LZ4's decoder is ours: each bound has a block that crosses it. */
+static void lz4_bounds(void **state)
+{
+    static const struct {
+        uint8_t block[8];
+        uint8_t length;
+        int rc;
+        size_t produced;
+    } cases[] = {
+        {{0x10, 'a', 1, 0, 0x10, 'b'}, 6, 0, 6},     /* a, 4 more of it, b */
+        {{0x10, 'a', 2, 0, 0x10, 'b'}, 6, -EIO, 0},  /* before the start */
+        {{0x10, 'a', 0, 0, 0x10, 'b'}, 6, -EIO, 0},  /* distance 0 */
+        {{0x10, 'a', 1}, 3, -EIO, 0},                /* half a distance */
+        {{0x20, 'a'}, 2, -EIO, 0},                   /* literals past the end */
+        {{0xf0, 255, 255}, 3, -EIO, 0},              /* length past the end */
+        {{0x1f, 'a', 1, 0, 0, 0x10, 'b'}, 7, 0, 21}, /* 19 more, then b */
+        {{0x1f, 'a', 1, 0, 1, 0x20, 'b', 'c'}, 8, -ENOSPC, 0},
+        {{0x1f, 'a', 1, 0, 200, 0x10, 'b'}, 7, -ENOSPC, 0},
+        {{0x10, 'a', 1, 0}, 4, -EIO, 0}, /* ends with a match */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        size_t length = 8u + cases[i].length, produced;
+        uint8_t *src = malloc(length), *dst = malloc(22);
+
+        put32(src, 0x184c2102);
+        put32(src + 4, cases[i].length);
+        memcpy(src + 8, cases[i].block, cases[i].length);
+        assert_int_equal(decompress(DECOMPRESS_LZ4, src, length, dst, 22, &produced), cases[i].rc);
+        assert_int_equal(produced, cases[i].produced);
+        free(src);
+        free(dst);
+    }
+}
+
 static void other_files_are_not_kernels(void **state)
 {
     struct image im = make_bzimage(DECOMPRESS_GZIP);
@@ -466,6 +502,7 @@ int main(void)
         cmocka_unit_test(wrong_stated_size_is_an_error),
         cmocka_unit_test(truncated_images_are_refused),
         cmocka_unit_test(corrupted_images_never_unpack_wrongly),
+        cmocka_unit_test(lz4_bounds),
         cmocka_unit_test(other_files_are_not_kernels),
         cmocka_unit_test(elf_segments_and_entry),
         cmocka_unit_test(pvh_note_variants),
