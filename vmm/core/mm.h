@@ -15,6 +15,8 @@ enum page_flags {
     PG_FREE = 1,      /* head of a free block of 1 << order frames */
     PG_ALLOCATED = 2, /* the owner's allocation reference is held */
     PG_XENHEAP = 4,   /* the hypervisor's page shared with its owner (shared_info, grant frames) */
+    PG_INHEAP = 8,    /* every frame of a free block, and those on a pCPU's free list */
+    PG_ZERO = 16,     /* with PG_FREE or alone on a pCPU's list: the free frames are known zero */
 };
 
 struct page_info { /* 32 bytes a frame, in one array indexed by mfn */
@@ -73,7 +75,8 @@ static inline bool mfn_valid(mfn_t mfn)
     return mfn < max_mfn;
 }
 
-/* Boot: give RAM [start, end) in mfns to the allocator. frame_table and max_mfn are set before. */
+/* Boot: give RAM [start, end) in mfns to the allocator. frame_table (zeroed) and max_mfn are set
+ * before. Frame 0 is left out: handle 0 means "no owner", and blocks never span address zones. */
 void heap_add(mfn_t start, mfn_t end);
 
 /* Allocate 1 << order contiguous zeroed frames for the hypervisor itself; NULL when out of memory.
@@ -81,6 +84,8 @@ void heap_add(mfn_t start, mfn_t end);
 struct page_info *heap_alloc(unsigned order);
 struct page_info *heap_alloc_below(unsigned order, mfn_t limit);
 void heap_free(struct page_info *pg, unsigned order);
+/* heap_free for frames that the caller has just filled with zeroes. */
+void heap_free_zeroed(struct page_info *pg, unsigned order);
 /* One zeroed page / several, as a pointer; and back. */
 void *page_alloc(void);
 void page_free(void *va);
@@ -91,9 +96,10 @@ void pages_free(void *va, unsigned order);
 void *kzalloc(size_t bytes);
 void kfree(void *p);
 
-/* Free frames in the heap, total frames managed. */
+/* Free frames in the heap, total frames managed (dom0's own, assigned at boot, are counted). */
 uint64_t heap_free_pages(void);
 uint64_t heap_total_pages(void);
+void heap_count_assigned(uint64_t frames); /* boot: frames that domain_pages_assign brought in */
 
 /* Allocate 1 << order scrubbed frames for d, each with refs = 1 (the allocation reference), on
  * d->page_list and counted in d->tot_pages, or NULL (out of memory, or over d->max_pages, or d is
@@ -104,6 +110,11 @@ struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limi
 void page_share_with_domain(struct page_info *pg, struct domain *d);
 /* Boot, dom0: make a frame that never was in the heap d's own, as domain_page_alloc would. */
 void domain_page_assign(struct domain *d, struct page_info *pg);
+/* The same for count frames from pg on, under one taking of the lock. */
+void domain_pages_assign(struct domain *d, struct page_info *pg, uint64_t count);
+/* Death of d: give up the allocation reference of every page it has; pages that others still map
+ * stay d's until they let go. -ERESTART when preempted (call again), then 0. No page lock held. */
+int domain_pages_release(struct domain *d);
 
 struct domain *page_owner(const struct page_info *pg);
 /* Take a reference if pg is owned by d (or by anyone when d is NULL) and has one already. */
