@@ -25,10 +25,8 @@ enum softirq { /* bits of cpu->work, looked at by the exit and idle loops */
 
 struct timer_heap {
     spinlock_t lock;
-    unsigned count, capacity;
-    struct timer **heap;
+    struct timer *root;    /* pairing heap, earliest first */
     struct timer *running; /* the one whose function runs now */
-    uint64_t programmed_ns;
 };
 
 struct run_queue {

@@ -17,7 +17,8 @@ struct timer {
     void (*fn)(void *data);
     void *data;
     unsigned cpu;      /* pCPU whose heap holds it */
-    int heap_index;    /* -1 when not queued */
+    bool queued;
+    struct timer *child, *next, *prev; /* pairing heap: first child, siblings, left or parent */
 };
 
 uint64_t now_ns(void);
@@ -25,6 +26,12 @@ uint64_t tsc_to_ns(uint64_t tsc_delta);
 uint64_t ns_to_tsc(uint64_t ns);
 extern uint64_t tsc_khz;      /* host TSC frequency */
 uint64_t wallclock_boot_ns(void); /* UTC ns since 1970 at system time 0 */
+
+/* Boot: measure the TSC against the HPET, the PM timer or the PIT; read the wall clock. */
+void time_init(void);
+/* This pCPU's share: arm the hardware for its first timer; run what has expired. */
+void timers_cpu_init(void);
+void timers_run(void);
 
 /* Prepare a timer for pCPU cpu; fn(data) is called there, with no lock held. */
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu);
@@ -39,5 +46,5 @@ void timer_kill(struct timer *t);
 void timer_migrate(struct timer *t, unsigned cpu);
 static inline bool timer_pending(const struct timer *t)
 {
-    return t->heap_index >= 0;
+    return t->queued;
 }

@@ -1,0 +1,156 @@
+/* trap.c: the IDT, dispatch of host interrupts, and recovery from expected faults. */
+#include "core/trap.h"
+
+#include "core/console.h"
+#include "core/cpu.h"
+#include "core/errno.h"
+#include "core/lapic.h"
+#include "core/x86.h"
+
+struct idt_gate {
+    uint16_t offset0, selector;
+    uint8_t ist, type;
+    uint16_t offset1;
+    uint32_t offset2, zero;
+} __packed;
+
+struct fixup {
+    uint64_t fault, resume;
+};
+
+extern const uint64_t trap_stubs[256];
+extern struct fixup fixup_start[], fixup_end[];
+
+static struct idt_gate idt[256] __aligned(16);
+static struct {
+    irq_fn *fn;
+    unsigned data;
+} irq_table[256];
+static spinlock_t irq_table_lock;
+
+#define FIXUP(fault, resume)                                                                       \
+    ".pushsection .fixup, \"a\"\n\t.quad " fault ", " resume "\n\t.popsection\n\t"
+
+int rdmsr_safe(uint32_t msr, uint64_t *val)
+{
+    uint32_t lo = 0, hi = 0;
+    int err = -EFAULT;
+    __asm__ volatile("1: rdmsr\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
+                     : "+r"(err), "+a"(lo), "+d"(hi)
+                     : "c"(msr));
+    *val = lo | (uint64_t)hi << 32;
+    return err;
+}
+
+int wrmsr_safe(uint32_t msr, uint64_t val)
+{
+    int err = -EFAULT;
+    __asm__ volatile("1: wrmsr\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
+                     : "+r"(err)
+                     : "c"(msr), "a"((uint32_t)val), "d"((uint32_t)(val >> 32))
+                     : "memory");
+    return err;
+}
+
+int xrstor_safe(const void *area, uint64_t mask, bool have_xsave)
+{
+    int err = -EFAULT;
+    if (have_xsave)
+        __asm__ volatile("1: xrstor64 (%1)\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
+                         : "+r"(err)
+                         : "r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
+                         : "memory");
+    else
+        __asm__ volatile("1: fxrstor64 (%1)\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
+                         : "+r"(err)
+                         : "r"(area)
+                         : "memory");
+    return err;
+}
+
+void trap_init(void)
+{
+    for (unsigned i = 0; i < 256; i++) {
+        uint64_t a = trap_stubs[i];
+        idt[i] = (struct idt_gate){.offset0 = (uint16_t)a,
+                                   .selector = 8,
+                                   .type = 0x8e,
+                                   .offset1 = (uint16_t)(a >> 16),
+                                   .offset2 = (uint32_t)(a >> 32)};
+    }
+    trap_load_idt();
+}
+
+void trap_load_idt(void)
+{
+    struct {
+        uint16_t limit;
+        uint64_t base;
+    } __packed p = {sizeof(idt) - 1, (uint64_t)idt};
+    __asm__ volatile("lidt %0" ::"m"(p));
+}
+
+void trap_set_irq(uint8_t vector, irq_fn *fn, unsigned data)
+{
+    irq_table[vector].data = data;
+    irq_table[vector].fn = fn;
+}
+
+int trap_alloc_vector(irq_fn *fn, unsigned data)
+{
+    int found = -ENOSPC;
+    spin_lock(&irq_table_lock);
+    for (unsigned v = VECTOR_FIRST_DEVICE; v <= VECTOR_LAST_DEVICE && found < 0; v++) {
+        if (!irq_table[v].fn) {
+            trap_set_irq((uint8_t)v, fn, data);
+            found = (int)v;
+        }
+    }
+    spin_unlock(&irq_table_lock);
+    return found;
+}
+
+void trap_free_vector(uint8_t vector)
+{
+    spin_lock(&irq_table_lock);
+    irq_table[vector].fn = NULL;
+    spin_unlock(&irq_table_lock);
+}
+
+static void __noreturn trap_fatal(struct trap_frame *f)
+{
+    console_set_levels(LOG_DEBUG, LOG_DEBUG);
+    log_err("exception %lu error %lx at %lx:%lx rflags %lx cr2 %lx", f->vector, f->error, f->cs, f->rip,
+            f->rflags, read_cr2());
+    log_err("rax %016lx rcx %016lx rdx %016lx rbx %016lx", f->rax, f->rcx, f->rdx, f->rbx);
+    log_err("rsp %016lx rbp %016lx rsi %016lx rdi %016lx", f->rsp, f->rbp, f->rsi, f->rdi);
+    log_err("r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
+    log_err("r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14, f->r15);
+    backtrace(f->rip, f->rbp);
+    panic("unexpected exception %lu in Ringfence", f->vector);
+}
+
+void trap_dispatch(struct trap_frame *f)
+{
+    struct cpu *c = this_cpu();
+
+    if (f->vector >= 32) {
+        if (irq_table[f->vector].fn)
+            irq_table[f->vector].fn(irq_table[f->vector].data);
+        else if (f->vector != VECTOR_SPURIOUS)
+            lapic_eoi();
+        return;
+    }
+    if (f->vector == 2) {
+        c->nmi_count++;
+        c->nmi_pending = true;
+        return;
+    }
+    for (struct fixup *x = fixup_start; x < fixup_end; x++) {
+        if (x->fault == f->rip) {
+            f->rip = x->resume;
+            return;
+        }
+    }
+    trap_fatal(f);
+}

@@ -1,0 +1,33 @@
+/* trap.h: host interrupts and exceptions: vectors, handlers, and instructions that may fault. */
+#pragma once
+
+#include "core/types.h"
+
+enum { /* host vectors above the devices' */
+    VECTOR_FIRST_DEVICE = 0x30,
+    VECTOR_LAST_DEVICE = 0xef,
+    VECTOR_TIMER = 0xf0,
+    VECTOR_KICK = 0xf1,
+    VECTOR_SPURIOUS = 0xff,
+};
+
+struct trap_frame {
+    uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
+    uint64_t vector, error, rip, cs, rflags, rsp, ss;
+};
+
+/* Build the IDT (once, on the BSP) and load it on this pCPU. */
+void trap_init(void);
+void trap_load_idt(void);
+/* Route a device vector to fn(data), called with interrupts off; fn does the EOI. */
+typedef void irq_fn(unsigned data);
+void trap_set_irq(uint8_t vector, irq_fn *fn, unsigned data);
+/* A free device vector, or -ENOSPC. */
+int trap_alloc_vector(irq_fn *fn, unsigned data);
+void trap_free_vector(uint8_t vector);
+
+/* MSR access that may fault: 0, or -EFAULT on #GP. */
+int rdmsr_safe(uint32_t msr, uint64_t *val);
+int wrmsr_safe(uint32_t msr, uint64_t val);
+/* XRSTOR / FXRSTOR of an area the guest or a tool shaped: 0 or -EFAULT. */
+int xrstor_safe(const void *area, uint64_t mask, bool have_xsave);
