@@ -25,6 +25,7 @@ struct ioreq_domain;  /* platform/ioreq.c */
 struct platform;      /* platform/platform.c: the emulated PC */
 struct cpuid_policy;  /* platform/cpuid.c */
 struct vlapic;        /* platform/vlapic.c */
+struct vcpu_msrs;     /* platform/msr.c */
 
 /* General registers in the order of instruction encodings (rax rcx rdx rbx rsp rbp rsi rdi r8..). */
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NR_GPRS };
@@ -109,12 +110,14 @@ struct vcpu {
     struct timer singleshot, periodic, poll_timer;
     uint64_t periodic_ns;
     uint8_t upcall_vector;    /* HVMOP_set_evtchn_upcall_vector; 0 for none */
-    uint16_t virq_to_port[NR_VIRQS];
-    uint16_t poll_port;       /* 0 none, otherwise the port, or 0xffff for several */
+    uint32_t virq_to_port[NR_VIRQS]; /* 0 none; d->evtchn's lock to write */
+    uint32_t poll_port;       /* SCHEDOP_poll: 0 none, otherwise the port, or ~0 for several */
+    bool initialised;         /* has a register state to start from (VCPUOP_initialise, SIPI, tools) */
     uint32_t nr_events_delivered;
     bool upcall_pending_kick;
 
     struct vlapic *vlapic;
+    struct vcpu_msrs *msrs;   /* MTRRs, platform/msr.c */
     void *ioreq;              /* per-vCPU ioreq state, platform/ioreq.c */
     void *emul;               /* per-vCPU emulation state (pending MMIO response), platform/mmio.c */
 
@@ -177,7 +180,9 @@ struct domain {
     uint32_t emulation_flags; /* XEN_X86_EMU_* */
     uint64_t vcpu_weight, vcpu_cap;
     uint32_t cpupool;
+    uint32_t vm_assist;       /* bitmap of VMASST_TYPE_* that the guest enabled */
     void *dom0_pci;           /* dom0 only: physical devices, domain/dom0_pci.c */
+    void *watchdogs;          /* SCHEDOP_watchdog timers, domain/sched_op.c; NULL until used */
 };
 
 extern struct domain *dom0;
@@ -256,6 +261,11 @@ long hypercall_continue(struct vcpu *v);
 /* Log once per (op, sub-op) that something is not there; returns err. */
 long hypercall_missing(struct vcpu *v, const char *group, unsigned op, long err);
 
+/* The table's handler for nr, as a guest's own call would reach it (multicall). -ENOSYS. */
+long hypercall_dispatch(struct vcpu *v, unsigned nr, const uint64_t arg[6]);
+/* Write the hypercall page to gpa in v's domain, in the layout of v's vendor. -EINVAL. */
+int hypercall_page_install(struct vcpu *v, uint64_t gpa);
+
 hypercall_fn do_xen_version, do_console_io, do_memory_op, do_hvm_op, do_event_channel_op,
     do_sched_op, do_vcpu_op, do_grant_table_op, do_physdev_op, do_platform_op, do_multicall,
     do_domctl, do_sysctl, do_dm_op, do_set_timer_op, do_vm_assist;
@@ -264,6 +274,8 @@ hypercall_fn do_xen_version, do_console_io, do_memory_op, do_hvm_op, do_event_ch
 int evtchn_domain_init(struct domain *d);
 void evtchn_domain_destroy(struct domain *d); /* closes all ports; when d is being killed */
 void evtchn_domain_free(struct domain *d);    /* memory; at the last reference */
+/* vcpu_create, after shared_info exists: v's vcpu_info in shared_info (id < 32) or the dummy. */
+void evtchn_vcpu_init(struct vcpu *v);
 /* Raise a VIRQ: per-vCPU ones on v, global ones where bound. Any context without evtchn locks. */
 void send_vcpu_virq(struct vcpu *v, unsigned virq);
 void send_domain_virq(struct domain *d, unsigned virq);
@@ -285,7 +297,8 @@ void evtchn_notify_vcpu(struct vcpu *v);
 
 /* ---- grants: domain/grant.c ---------------------------------------------------------------- */
 int grant_table_init(struct domain *d);
-void grant_table_destroy(struct domain *d); /* releases what d mapped; preemptible inside kill */
+/* Release what d mapped (d's vCPUs stopped): -ERESTART when preempted (call again), then 0. */
+int grant_table_destroy(struct domain *d);
 void grant_table_free(struct domain *d);
 /* Frame idx of the grant table (status frames when status) for physmap or acquire_resource; grows
  * the table up to max_grant_frames. INVALID_MFN's errno otherwise. */
@@ -299,3 +312,35 @@ void hvm_callback_update(struct vcpu *v);
 /* ---- time: domain/pvtime.c ------------------------------------------------------------------- */
 void pvtime_update_vcpu(struct vcpu *v);    /* refresh vcpu_info.time (and the registered area) */
 void pvtime_update_wallclock(struct domain *d);
+/* v was just loaded and is current: refresh its registered runstate (and time) areas. */
+void runstate_update_guest(struct vcpu *v);
+
+/* ---- vcpu_op, sched_op: domain/vcpu_op.c, sched_op.c ------------------------------------------ */
+/* vcpu_create: prepare the vCPU's ABI timers and areas. vcpu destruction: stop the timers (waits
+ * for a running one; no lock held); idempotent. */
+void vcpu_op_init(struct vcpu *v);
+void vcpu_op_destroy(struct vcpu *v);
+/* domain_kill: stop and free the watchdog timers; no lock held; idempotent. */
+void sched_op_domain_destroy(struct domain *d);
+/* Given by domain/vcpu_boot.c: load a checked-for-mode VCPUOP_initialise context into v, which is
+ * down. -EINVAL when the state is not one a CPU can be in. */
+int vcpu_hvm_initialise(struct vcpu *v, const struct vcpu_hvm_context *ctx);
+
+/* ---- guest memory operations: domain/memory.c ---------------------------------------------------- */
+/* Take the RAM page at gfn out of d's map and give up its allocation (dom0 keeps the frame, which
+ * stays its own for a later populate at the same gfn). -ENOENT: no RAM there; -ENOMEM. */
+int guest_physmap_remove_ram(struct domain *d, gfn_t gfn);
+/* Make [gfn, gfn + (1 << order)) ready for a new mapping: what is mapped there now is removed, its
+ * RAM given up, foreign references put. -EBUSY: a grant mapping or a device is there. */
+int guest_physmap_vacate(struct domain *d, gfn_t gfn, unsigned order);
+
+/* ---- guests' console output: domain/console_op.c --------------------------------------------------- */
+/* One character from d (port 0xE9, console_io): logged line by line with d's number. */
+void console_guest_char(struct domain *d, char c);
+
+/* ---- given by boot and core for dom0's hypercalls -------------------------------------------------- */
+extern char boot_cmdline[];                                  /* Ringfence's own command line */
+int dom0_memory_map(struct e820entry *out, unsigned max);    /* entries written, or -errno */
+int machine_memory_map(struct e820entry *out, unsigned max); /* the host's, likewise */
+/* Enter ACPI sleep state (5: power off). Returns only when it failed: -errno. */
+int machine_acpi_sleep(unsigned state, uint16_t val_a, uint16_t val_b);
