@@ -93,6 +93,11 @@ uint64_t p2m_max_gfn(const struct domain *d); /* highest gfn ever mapped */
 enum p2m_fault_result { P2M_FAULT_RESOLVED, P2M_FAULT_EMULATE, P2M_FAULT_READONLY, P2M_FAULT_BAD };
 enum p2m_fault_result p2m_fault(struct vcpu *v, paddr_t gpa, bool write, bool exec);
 
+/* Given by dom0's builder: gfn is device memory that Ringfence does not keep for itself, so dom0 may
+ * have it identity-mapped on first touch. Pages to be emulated are better set to P2M_MMIO_DM: then
+ * their faults do not ask. Called without locks. */
+bool dom0_may_map_mmio(gfn_t gfn);
+
 /* Flush the domain's guest-physical translations on every pCPU that may hold some; returns when
  * none can be used any more. Given by core/sched.c: p2m code calls it after lowering permissions. */
 void domain_flush_tlb(struct domain *d);
