@@ -53,9 +53,12 @@ struct hvm_ops {
     void (*cpu_down)(struct cpu *c);
     int (*vcpu_init)(struct vcpu *v);  /* allocate hw state in the reset state; -ENOMEM */
     void (*vcpu_free)(struct vcpu *v);
+    void (*vcpu_reset)(struct vcpu *v); /* hardware state as after INIT; GPRs are the caller's */
     void (*run)(struct vcpu *v);       /* enter the guest once and handle the exit */
     void (*load)(struct vcpu *v);      /* v takes this pCPU: load lazily switched state */
     void (*save)(struct vcpu *v);      /* v leaves it: store that state */
+
+    void (*inject)(struct vcpu *v);    /* put v's pending exception, NMI, interrupt where entry delivers it */
 
     void (*get_segment)(struct vcpu *v, enum segment_reg r, struct segment *out);
     void (*set_segment)(struct vcpu *v, enum segment_reg r, const struct segment *in);
@@ -99,5 +102,11 @@ int hvm_set_xcr0(struct vcpu *v, uint64_t val);
 int guest_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val);
 int guest_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val);
 void guest_cpuid(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t out[4]);
+/* v's emulated MSRs that no other part keeps (MTRRs): allocated, set to their reset values, freed. */
+int msr_vcpu_init(struct vcpu *v);
+void msr_vcpu_free(struct vcpu *v);
+/* The HVM context's MTRR record. load: -EINVAL, nothing changed. */
+void hvm_mtrr_save(struct vcpu *v, struct hvm_hw_mtrr *out);
+int hvm_mtrr_load(struct vcpu *v, const struct hvm_hw_mtrr *in);
 /* The exit handlers both vendors share: domain/exit.c. */
 void exit_hypercall(struct vcpu *v);
