@@ -26,6 +26,7 @@ uint64_t tsc_to_ns(uint64_t tsc_delta);
 uint64_t ns_to_tsc(uint64_t ns);
 extern uint64_t tsc_khz;      /* host TSC frequency */
 uint64_t wallclock_boot_ns(void); /* UTC ns since 1970 at system time 0 */
+void wallclock_set_boot_ns(uint64_t ns); /* dom0 set the time (XENPF_settime64) */
 
 /* Boot: measure the TSC against the HPET, the PM timer or the PIT; read the wall clock. */
 void time_init(void);

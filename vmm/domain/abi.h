@@ -32,3 +32,9 @@
 
 #define XEN_VERSION_MAJOR 4
 #define XEN_VERSION_MINOR 17
+
+/* XENMEM_memory_map's records: those of the BIOS's INT 15h, E820h. */
+struct e820entry {
+    uint64_t addr, size; /* bytes */
+    uint32_t type;
+} __packed;

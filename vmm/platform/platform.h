@@ -73,7 +73,9 @@ void dom0_gsi_eoi(unsigned gsi);
 
 /* ---- ioreq servers: platform/ioreq.c ------------------------------------------------------------ */
 int ioreq_domain_init(struct domain *d);
+/* destroy: no more servers, waiting vCPUs are let go; d's vCPUs are stopped. free: the memory. */
 void ioreq_domain_destroy(struct domain *d);
+void ioreq_domain_free(struct domain *d);
 int ioreq_vcpu_init(struct vcpu *v);
 void ioreq_vcpu_destroy(struct vcpu *v);
 enum ioreq_result {
@@ -94,6 +96,48 @@ int ioreq_server_frame(struct domain *d, unsigned server, unsigned idx, mfn_t *m
 /* HVM_PARAM_DM_DOMAIN etc. need nothing here. CF8 latch: */
 bool ioreq_cf8_write(struct vcpu *v, uint32_t val);
 
+/* ---- intercepted accesses: platform/io.c, mmio.c. All for v == current, in its exit loop ---------- */
+int mmio_vcpu_init(struct vcpu *v); /* the state of an access under way; -ENOMEM */
+void mmio_vcpu_free(struct vcpu *v);
+/* IN or OUT of 1, 2 or 4 bytes, permission checked by the hardware; steps RIP by insn_bytes at once
+ * or when the device model has answered. */
+void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes);
+/* INS or OUTS, with or without REP: emulated from its bytes; port and in are the exit's word for it. */
+void handle_string_io(struct vcpu *v, uint16_t port, bool in);
+/* A nested fault on a data access (not on a page table's, nor a fetch) to memory that is not there
+ * (devices) or must not be written (ROM). gla: the linear address if gla_valid (VT-x tells, SVM
+ * does not). insn: the first insn_bytes of the instruction (decode assist), 0 to fetch them. */
+void handle_mmio(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write,
+                 const uint8_t *insn, unsigned insn_bytes);
+/* Emulate the instruction at RIP, whatever it does. */
+void handle_emulate(struct vcpu *v);
+/* VWORK_IOREQ was set: finish the access that waited, if its answer is there. Clears nothing. May
+ * block v again (the next request of the same instruction): look at v->block afterwards. */
+void io_complete(struct vcpu *v);
+/* Given by the lead: dom0's own access to a host port; false when it is not dom0's to touch. */
+bool dom0_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val);
+
 /* ---- CPUID and MSR policy: platform/cpuid.c ----------------------------------------------------- */
 int cpuid_policy_init(struct domain *d);
 void cpuid_policy_free(struct domain *d);
+/* Boot: read the host's CPUID and derive what guests may see. After p2m_setup. */
+void cpuid_setup(void);
+/* The tools' view, as an array of leaves in the form of XEN_DOMCTL_get_cpu_policy. index: one of
+ * XEN_SYSCTL_cpu_policy_*; or a domain's own. leaves NULL: only the number. *nr: room in, used out.
+ * -ENOBUFS, -EOPNOTSUPP (PV), -EINVAL. */
+#define CPUID_MAX_SERIALISED 160
+int cpuid_policy_get_system(unsigned index, xen_cpuid_leaf_t *leaves, uint32_t *nr);
+int cpuid_policy_get(struct domain *d, xen_cpuid_leaf_t *leaves, uint32_t *nr);
+/* Overlay leaves on d's policy; what d may not have is masked. -ERANGE with *err_leaf, *err_sub. */
+int cpuid_policy_set(struct domain *d, const xen_cpuid_leaf_t *leaves, uint32_t nr,
+                     uint32_t *err_leaf, uint32_t *err_sub);
+/* Word n of a feature set (XEN_SYSCTL_cpu_featureset_*); -EOPNOTSUPP, -EINVAL. */
+#define CPUID_FEATURE_WORDS 19
+int cpuid_featureset(unsigned index, uint32_t words[CPUID_FEATURE_WORDS]);
+/* XCR0 bits that d's guests may set; 0 when it has no XSAVE. True if d may use RDTSCP. */
+uint64_t cpuid_xcr0_mask(const struct domain *d);
+bool cpuid_has(const struct domain *d, unsigned feature); /* XEN_X86_FEATURE_* */
+
+/* ---- PM: platform/vpmtmr.c -------------------------------------------------------------------- */
+void vpmtmr_power_button(struct domain *d);
+void vpmtmr_sleep_button(struct domain *d);
