@@ -1,7 +1,7 @@
 /* time.c: system time from the TSC, its measurement at boot, and the wall clock from the RTC. */
 #include "core/time.h"
 
-#include "core/acpi.h"
+#include "core/machine.h"
 #include "core/mm.h"
 #include "core/print.h"
 #include "core/x86.h"
@@ -127,12 +127,12 @@ void time_init(void)
 {
     const char *by = "PIT";
     boot_tsc = rdtsc();
-    if (acpi_info.hpet_base && acpi_info.hpet_base < 0x100000000ULL) {
-        tsc_khz = measure_hpet(acpi_info.hpet_base);
+    if (host_acpi.hpet_pa && host_acpi.hpet_pa < 0x100000000ULL) {
+        tsc_khz = measure_hpet(host_acpi.hpet_pa);
         by = "HPET";
     }
-    if (!tsc_khz && acpi_info.pm_timer_port) {
-        tsc_khz = measure_pmtimer(acpi_info.pm_timer_port);
+    if (!tsc_khz && host_acpi.fadt.pm_timer_port) {
+        tsc_khz = measure_pmtimer(host_acpi.fadt.pm_timer_port);
         by = "PM timer";
     }
     if (!tsc_khz) {
