@@ -1,0 +1,671 @@
+/* sources: vmm/platform/emul_decode.c vmm/platform/emul_tables.c vmm/platform/emul_exec.c
+ * vmm/platform/emul_seg.c vmm/platform/emul_operand.c vmm/platform/emul_arith.c
+ * vmm/platform/emul_int.c vmm/platform/emul_misc.c vmm/platform/emul_stack.c
+ * vmm/platform/emul_flow.c vmm/platform/emul_string.c vmm/platform/emul_io.c
+ * vmm/platform/emul_sys.c vmm/platform/emul_sse.c */
+/*
+ * The emulator against the processor: random instructions run in a traced child, one single step
+ * each, and in the emulator; registers, flags, memory and faults must agree. 64-bit code, 32-bit
+ * flat code, and 16-bit code through the local descriptor table. EMUL_DIFF_CASES sets the number of
+ * cases of each mode, EMUL_DIFF_SEED the random sequence.
+ */
+#define _GNU_SOURCE
+#include "test_emul.h"
+
+#include <asm/ldt.h>
+#include <elf.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_STEPS      64
+#define MAX_MISMATCHES 12
+#define CMP_FLAGS      0xcd5ull /* CF PF AF ZF SF DF OF */
+#define YMM_OFFSET     576
+
+struct native {
+    pid_t pid;
+    uint8_t *mem;
+    struct user_regs_struct base;
+    uint8_t xstate[16384];
+    size_t xstate_bytes;
+    bool has_ldt, has_avx;
+};
+
+struct outcome {
+    struct emul_regs r;
+    int vector; /* -1: none */
+    uint64_t cr2;
+};
+
+static struct native nat;
+static uint8_t model[WORLD_BYTES];
+static uint64_t rng_state;
+static unsigned mismatches;
+
+static uint64_t rnd(void)
+{
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return rng_state * 0x2545f4914f6cdd1dull;
+}
+
+static unsigned below(unsigned n)
+{
+    return (rnd() >> 33) % n;
+}
+
+static bool ldt_entry(unsigned n, bool code, bool big)
+{
+    struct user_desc d = {
+        .entry_number = n, .base_addr = WORLD_BASE, .limit = 0xffff, .seg_32bit = big};
+    d.contents = code ? 2 : 0;
+    d.useable = 1;
+    return syscall(SYS_modify_ldt, 0x11, &d, sizeof(d)) == 0;
+}
+
+/* Makes the stopped child unmap [from, to), by a SYSCALL instruction in the window. */
+static void child_unmap(uint64_t from, uint64_t to)
+{
+    struct user_regs_struct u = nat.base;
+    int status;
+
+    memcpy(nat.mem, "\x0f\x05", 2);
+    u.rax = SYS_munmap;
+    u.orig_rax = -1;
+    u.rdi = from;
+    u.rsi = to - from;
+    u.rip = WORLD_BASE;
+    ptrace(PTRACE_SETREGS, nat.pid, NULL, &u);
+    ptrace(PTRACE_SINGLESTEP, nat.pid, NULL, NULL);
+    waitpid(nat.pid, &status, 0);
+}
+
+/* The kernel would write to the C library's area at every return to user mode. */
+static void drop_rseq(void)
+{
+    if (__rseq_size) {
+        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, 1, RSEQ_SIG);
+    }
+}
+
+/* The child keeps only the window, so that it faults wherever the emulator does. */
+static void start_child(void)
+{
+    nat.mem = mmap((void *)WORLD_BASE, WORLD_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
+                   MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (nat.mem != (void *)WORLD_BASE) {
+        nat.mem = NULL;
+        return;
+    }
+    bool *ldt = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    nat.pid = fork();
+    if (nat.pid == 0) {
+        mprotect(nat.mem + PAGE_NONE * 4096, 4096, PROT_NONE);
+        mprotect(nat.mem + PAGE_RO * 4096, 4096, PROT_READ | PROT_EXEC);
+        drop_rseq();
+        *ldt = ldt_entry(0, true, false) && ldt_entry(1, false, false);
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    if (nat.pid < 0 || waitpid(nat.pid, &status, 0) != nat.pid || !WIFSTOPPED(status) ||
+        ptrace(PTRACE_GETREGS, nat.pid, NULL, &nat.base)) {
+        nat.mem = NULL;
+        return;
+    }
+    ptrace(PTRACE_SETOPTIONS, nat.pid, NULL, PTRACE_O_EXITKILL);
+    child_unmap(0x1000, WORLD_BASE);
+    child_unmap(WORLD_BASE + WORLD_BYTES, 0x7ffffffff000);
+    nat.has_ldt = *ldt;
+    nat.has_avx = __builtin_cpu_supports("avx");
+    struct iovec v = {nat.xstate, sizeof(nat.xstate)};
+    if (ptrace(PTRACE_GETREGSET, nat.pid, NT_X86_XSTATE, &v) == 0) {
+        nat.xstate_bytes = v.iov_len;
+    }
+}
+
+static uint64_t *user_gpr(struct user_regs_struct *u, unsigned n)
+{
+    unsigned long long *where[16] = {&u->rax, &u->rcx, &u->rdx, &u->rbx, &u->rsp, &u->rbp,
+                                     &u->rsi, &u->rdi, &u->r8,  &u->r9,  &u->r10, &u->r11,
+                                     &u->r12, &u->r13, &u->r14, &u->r15};
+    return (uint64_t *)where[n];
+}
+
+static int vector_of(const siginfo_t *info)
+{
+    switch (info->si_signo) {
+    case SIGSEGV:
+        return info->si_code == SI_KERNEL ? 13 : 14;
+    case SIGBUS:
+        return 12;
+    case SIGILL:
+        return 6;
+    case SIGFPE:
+        return 0;
+    }
+    return 1000 + info->si_signo;
+}
+
+/* The vector state goes in and out through the child's XSAVE image. */
+static void xstate_set(const struct world *w)
+{
+    uint64_t bv;
+    memcpy(&bv, nat.xstate + 512, 8);
+    bv |= nat.has_avx ? 7 : 3;
+    memcpy(nat.xstate + 512, &bv, 8);
+    for (unsigned i = 0; i < 16; i++) {
+        memcpy(nat.xstate + 160 + 16 * i, w->vec[i], 16);
+        if (nat.has_avx) {
+            memcpy(nat.xstate + YMM_OFFSET + 16 * i, w->vec[i] + 16, 16);
+        }
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        memcpy(nat.xstate + 32 + 16 * i, &w->mm[i], 8);
+    }
+    memset(nat.xstate + 2, 0, 4); /* status and tag: top of stack 0, all empty */
+    struct iovec v = {nat.xstate, nat.xstate_bytes};
+    assert_int_equal(ptrace(PTRACE_SETREGSET, nat.pid, NT_X86_XSTATE, &v), 0);
+}
+
+static bool xstate_equal(const struct world *w)
+{
+    static uint8_t now[sizeof(nat.xstate)];
+    struct iovec v = {now, sizeof(now)};
+    bool equal = ptrace(PTRACE_GETREGSET, nat.pid, NT_X86_XSTATE, &v) == 0;
+    uint64_t bv;
+    memcpy(&bv, now + 512, 8);
+    for (unsigned i = 0; i < 16; i++) {
+        equal = equal && (!(bv & 2) || !memcmp(now + 160 + 16 * i, w->vec[i], 16));
+        equal = equal && (!(bv & 4) || !memcmp(now + YMM_OFFSET + 16 * i, w->vec[i] + 16, 16));
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        equal = equal && (!(bv & 1) || !memcmp(now + 32 + 16 * i, &w->mm[i], 8));
+    }
+    return equal;
+}
+
+static void run_native(const struct world *w, bool repeats, struct outcome *out)
+{
+    struct user_regs_struct u = nat.base;
+    int status;
+
+    for (unsigned i = 0; i < 16; i++) {
+        *user_gpr(&u, i) = w->r.gpr[i];
+    }
+    u.rip = w->r.rip;
+    u.eflags = w->r.rflags | 0x202;
+    u.orig_rax = -1;
+    u.cs = w->c.seg[EMUL_SEG_CS].sel;
+    u.ss = w->c.seg[EMUL_SEG_SS].sel;
+    u.ds = w->c.seg[EMUL_SEG_DS].sel;
+    u.es = w->c.seg[EMUL_SEG_ES].sel;
+    u.fs = w->c.seg[EMUL_SEG_FS].sel;
+    u.gs = w->c.seg[EMUL_SEG_GS].sel;
+    u.fs_base = w->c.seg[EMUL_SEG_FS].base;
+    u.gs_base = w->c.seg[EMUL_SEG_GS].base;
+    assert_int_equal(ptrace(PTRACE_SETREGS, nat.pid, NULL, &u), 0);
+    out->vector = -1;
+    for (unsigned step = 0; step < MAX_STEPS; step++) {
+        siginfo_t info;
+        assert_int_equal(ptrace(PTRACE_SINGLESTEP, nat.pid, NULL, NULL), 0);
+        assert_int_equal(waitpid(nat.pid, &status, 0), nat.pid);
+        assert_true(WIFSTOPPED(status));
+        assert_int_equal(ptrace(PTRACE_GETSIGINFO, nat.pid, NULL, &info), 0);
+        assert_int_equal(ptrace(PTRACE_GETREGS, nat.pid, NULL, &u), 0);
+        if (info.si_signo != SIGTRAP) {
+            out->vector = vector_of(&info);
+            out->cr2 = (uintptr_t)info.si_addr;
+            break;
+        }
+        if (!repeats || u.rip != w->r.rip) {
+            break;
+        }
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        out->r.gpr[i] = *user_gpr(&u, i);
+    }
+    out->r.rip = u.rip;
+    out->r.rflags = u.eflags;
+}
+
+/* A register value: mostly a place in the window, else small, else anything. */
+static uint64_t random_value(unsigned mode)
+{
+    unsigned kind = below(16);
+    uint64_t value = rnd();
+    if (kind < 9) {
+        value = (mode == 2 ? 0 : WORLD_BASE) + 0x1000 + below(WORLD_BYTES - 0x1000);
+        if (below(3) == 0) { /* around a page boundary */
+            value = (value & ~0xfffull) + below(16) - 8;
+        }
+    } else if (kind < 13) {
+        value = below(40) - 8ull;
+    }
+    return mode == 8 ? value : (uint32_t)value;
+}
+
+static void random_state(struct world *w, unsigned mode)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        w->r.gpr[i] = random_value(mode);
+    }
+    if (below(4)) {
+        w->r.gpr[RSP] = (mode == 2 ? 0 : WORLD_BASE) + 0x2000 + below(0x4000);
+    }
+    if (below(4)) {
+        w->r.gpr[RCX] = below(24);
+    }
+    w->r.rflags = 0x202 | (rnd() & CMP_FLAGS);
+    unsigned offset = below(8) ? 0x100 + below(0xe00) : PAGE_NONE * 4096 - 1 - below(16);
+    w->r.rip = (mode == 2 ? 0 : WORLD_BASE) + offset;
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t fill[4] = {rnd(), rnd(), rnd(), rnd()};
+        memcpy(w->vec[i], fill, 32);
+        w->mm[i & 7] = fill[0] ^ fill[1];
+    }
+    if (mode == 8) {
+        w->c.seg[EMUL_SEG_FS].base = rnd() & 0xff8;
+        w->c.seg[EMUL_SEG_GS].base = below(4) ? WORLD_BASE : rnd() >> 18;
+    }
+}
+
+static unsigned random_prefixes(uint8_t *p, unsigned mode, uint8_t opcode)
+{
+    static const uint8_t segs[] = {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65};
+    bool string = (opcode & 0xf4) == 0xa4 || opcode >= 0xaa;
+    unsigned n = 0;
+    if (below(7) == 0) {
+        p[n++] = 0x66;
+    }
+    if (below(10) == 0) {
+        p[n++] = 0x67;
+    }
+    if (below(12) == 0) {
+        p[n++] = segs[below(6)];
+    }
+    if (below(16) == 0) {
+        p[n++] = 0xf0;
+    }
+    if (below(string ? 3 : 8) == 0) {
+        p[n++] = 0xf2 + below(2);
+    }
+    if (mode == 8 && below(2)) {
+        p[n++] = 0x40 | below(16);
+    }
+    return n;
+}
+
+static void random_insn(uint8_t code[32], unsigned mode)
+{
+    static const uint8_t vex_ops[] = {0x10, 0x11, 0x12, 0x13, 0x16, 0x17, 0x28, 0x29,
+                                      0x2b, 0x6e, 0x6f, 0x7e, 0x7f, 0xd6, 0xe7, 0xf0};
+    uint8_t opcode = below(256);
+    unsigned n, kind = below(32);
+
+    for (n = 0; n < 32; n++) {
+        code[n] = below(3) ? rnd() >> 40 : 0;
+    }
+    if (kind == 0 && nat.has_avx && nat.xstate_bytes) {
+        n = 0;
+        if (below(2)) {
+            code[n++] = 0xc5;
+            code[n++] = (rnd() & 0x87) | (below(3) ? 0x78 : rnd() & 0x78);
+        } else {
+            code[n++] = 0xc4;
+            code[n++] = (rnd() & 0xe0) | 1;
+            code[n++] = (rnd() & 0x87) | (below(3) ? 0x78 : rnd() & 0x78);
+        }
+        code[n++] = vex_ops[below(sizeof(vex_ops))];
+        return;
+    }
+    n = random_prefixes(code, mode, kind < 18 ? opcode : 0);
+    if (kind >= 18) {
+        code[n++] = 0x0f;
+        if (kind == 18) {
+            code[n++] = 0x38;
+            opcode = below(3) ? 0xf0 + below(2) : 0x2a;
+        } else if (kind < 22) {
+            opcode = vex_ops[below(sizeof(vex_ops))];
+        }
+    }
+    code[n++] = opcode;
+    if (below(3) == 0) { /* plain memory operands more often */
+        code[n] &= 0x3f;
+    }
+}
+
+/* Loading a segment register needs tables we cannot see; the rest hangs on CPL or time. */
+static bool comparable(const struct emul_insn *in)
+{
+    if (in->map == EMUL_MAP_0F) {
+        switch (in->opcode) {
+        case 0xa1:
+        case 0xa9:
+        case 0xb2:
+        case 0xb4:
+        case 0xb5:
+        case 0xae: /* CLFLUSH: we do not look whether the page is there */
+            return !in->mem;
+        case 0x01: /* with UMIP, the kernel emulates SMSW */
+        case 0x31:
+            return false;
+        case 0x00: /* LOCK VERW ran on one machine */
+        case 0x20:
+        case 0x22: /* LOCK MOV CR0: not everywhere */
+            return !in->lock;
+        }
+    } else if (in->map == EMUL_MAP_1BYTE) {
+        switch (in->opcode) {
+        case 0x07:
+        case 0x17:
+        case 0x1f:
+        case 0x8e:
+        case 0xc4:
+        case 0xc5:
+            return false;
+        case 0xe0: /* AMD lets REP prefixes change the condition of LOOPcc */
+        case 0xe1:
+            return !in->rep;
+        }
+    }
+    return true;
+}
+
+/* Flags that the manual leaves undefined and that we do not get from the hardware. */
+static uint64_t flags_to_compare(const struct emul_insn *in)
+{
+    if (in->map != EMUL_MAP_1BYTE) {
+        return CMP_FLAGS;
+    }
+    unsigned ext = in->modrm >> 3 & 7;
+    switch (in->opcode) {
+    case 0x27:
+    case 0x2f:
+        return CMP_FLAGS & ~0x800ull; /* DAA, DAS: OF */
+    case 0x37:
+    case 0x3f:
+        return CMP_FLAGS & ~0x8c4ull; /* AAA, AAS: OF SF ZF PF */
+    case 0xd4:
+    case 0xd5:
+        return CMP_FLAGS & ~0x811ull; /* AAM, AAD: OF AF CF */
+    case 0xf6:
+    case 0xf7:
+        return ext >= 6 ? 0x400 : CMP_FLAGS; /* DIV, IDIV */
+    }
+    return CMP_FLAGS;
+}
+
+static void describe(const struct world *w, const uint8_t *code, const struct emul_regs *before,
+                     const struct outcome *e, const struct outcome *n)
+{
+    print_error("mode %u len %u:", w->c.code_bytes, w->c.insn.len);
+    for (unsigned i = 0; i < 15; i++) {
+        print_error(" %02x", code[i]);
+    }
+    print_error("\nemulator vector %d cr2 %lx, processor vector %d cr2 %lx\n", e->vector, e->cr2,
+                n->vector, n->cr2);
+    for (unsigned i = 0; i < 16; i++) {
+        bool differs = e->r.gpr[i] != n->r.gpr[i];
+        if (differs) {
+            print_error("r%-2u %016lx emulator %016lx processor %016lx\n", i, before->gpr[i],
+                        e->r.gpr[i], n->r.gpr[i]);
+        }
+    }
+    print_error("rip %lx emulator %lx processor %lx\nflags %lx emulator %lx processor %lx\n",
+                before->rip, e->r.rip, n->r.rip, before->rflags, e->r.rflags, n->r.rflags);
+    for (unsigned i = 0, shown = 0; i < WORLD_BYTES && shown < 16; i++) {
+        if ((i >> 12) != PAGE_NONE && model[i] != nat.mem[i]) {
+            print_error("memory %05x emulator %02x processor %02x\n", i, model[i], nat.mem[i]);
+            shown++;
+        }
+    }
+}
+
+/* Where an instruction has two reasons to fault, which comes first varies between processors. */
+static bool either_fault(const struct world *w, const struct outcome *e, const struct outcome *n)
+{
+    const struct emul_insn *in = &w->c.insn;
+    const uint64_t hole = WORLD_BASE + PAGE_NONE * 4096;
+
+    if (in->len == 0) { /* #UD, or the fetch of bytes that would not have mattered */
+        return (e->vector == 6 && n->vector == 14 && n->cr2 == hole) ||
+               (n->vector == 6 && e->vector == 14 && e->cr2 == hole);
+    }
+    if (in->map != EMUL_MAP_1BYTE) {
+        return false;
+    }
+    switch (in->opcode) {
+    case 0x61: /* POPA: AMD keeps the registers popped before the fault */
+        return e->vector == n->vector && e->cr2 == n->cr2;
+    case 0xa4: /* MOVS and CMPS */
+    case 0xa5:
+    case 0xa6:
+    case 0xa7:
+    case 0xe8: /* CALL: the stack and the target */
+        return true;
+    case 0xff:
+        return (in->modrm & 0x30) == 0x10;
+    }
+    return false;
+}
+
+static bool same(const struct world *w, const struct outcome *e, const struct outcome *n)
+{
+    uint64_t mask = w->c.code_bytes == 8 ? ~0ull : 0xffffffff;
+    uint64_t flags = e->vector < 0 ? flags_to_compare(&w->c.insn) : 0;
+
+    if (e->vector >= 0 && n->vector >= 0 && either_fault(w, e, n)) {
+        return true;
+    }
+    if (e->vector != n->vector || (e->vector == 14 && e->cr2 != n->cr2)) {
+        return false;
+    }
+    for (unsigned i = 0; i < (mask == ~0ull ? 16 : 8); i++) {
+        if ((e->r.gpr[i] ^ n->r.gpr[i]) & mask) {
+            return false;
+        }
+    }
+    return !((e->r.rip ^ n->r.rip) & mask) && !((e->r.rflags ^ n->r.rflags) & flags);
+}
+
+/* What single-stepping itself shows: the processor pushes the trace flag that is set for it. */
+static void hide_trace_flag(const struct world *w)
+{
+    if (w->c.insn.map == EMUL_MAP_1BYTE && w->c.insn.opcode == 0x9c) {
+        uint64_t sp = w->r.gpr[RSP], bad;
+        sp = w->c.stack_bytes == 2 ? WORLD_BASE + (sp & 0xffff) : sp;
+        if (!first_fault(sp, 2, true, &bad)) {
+            nat.mem[sp - WORLD_BASE + 1] &= ~1;
+            if (w->c.insn.op_bytes > 2) {
+                nat.mem[sp - WORLD_BASE + 2] &= ~0x20; /* ID: the tracer cannot set it */
+            }
+        }
+    }
+}
+
+static bool is_vector(const struct emul_insn *in)
+{
+    if (in->vex || (in->map == EMUL_MAP_0F38 && in->opcode == 0x2a)) {
+        return true;
+    }
+    unsigned row = in->opcode >> 4;
+    return in->map == EMUL_MAP_0F &&
+           (in->opcode < 0x18 || row == 2 || row == 6 || row == 7 || row >= 13) &&
+           in->opcode >= 0x10;
+}
+
+static bool memory_equal(void)
+{
+    return !memcmp(model, nat.mem, PAGE_NONE * 4096) &&
+           !memcmp(model + PAGE_RO * 4096, nat.mem + PAGE_RO * 4096, WORLD_BYTES - PAGE_RO * 4096);
+}
+
+static void store_model(uint32_t offset, const void *data, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes && offset + i < WORLD_BYTES; i++) {
+        unsigned page = (offset + i) >> 12;
+        model[offset + i] = ((const uint8_t *)data)[i];
+        if (page != PAGE_NONE && page != PAGE_RO) {
+            nat.mem[offset + i] = model[offset + i];
+        }
+    }
+}
+
+static void reload_processor_memory(void)
+{
+    for (unsigned page = 0; page < WORLD_PAGES; page++) {
+        if (page != PAGE_NONE) {
+            memcpy(nat.mem + page * 4096, model + page * 4096, 4096);
+        }
+    }
+}
+
+static bool is_string(const struct emul_insn *in)
+{
+    unsigned op = in->opcode;
+    return in->map == EMUL_MAP_1BYTE && ((op >= 0xa4 && op < 0xa8) || (op >= 0xaa && op < 0xb0));
+}
+
+/* One case. Returns whether it could be compared. */
+static bool one_case(unsigned mode)
+{
+    static struct world w;
+    uint8_t code[32];
+    struct outcome emulated = {.vector = -1}, native;
+
+    world_init(&w, model, mode);
+    world_segments(&w, mode, mode == 2 ? WORLD_BASE : 0, mode == 2 ? 0xffff : 0xffffffff, 3);
+    w.c.cpl = 3;
+    static const uint16_t code_sel[] = {[2] = 7, [4] = 0x23, [8] = 0x33};
+    for (unsigned s = 0; s < EMUL_SEG_COUNT; s++) {
+        w.c.seg[s].sel = s == EMUL_SEG_CS ? code_sel[mode] : mode == 2 ? 0xf : 0x2b;
+    }
+    if (mode == 8) {
+        w.c.seg[EMUL_SEG_FS].sel = w.c.seg[EMUL_SEG_GS].sel = 0;
+    }
+    random_state(&w, mode);
+    random_insn(code, mode);
+    uint32_t at = mode == 2 ? w.r.rip : w.r.rip - WORLD_BASE;
+    store_model(at, code, 16);
+
+    struct world start = w;
+    emul_begin(&w.c, 0);
+    int len = emul_decode(&w.c);
+    if (len < 0 && -len != EMUL_EXCEPTION) {
+        return false;
+    }
+    bool repeats = w.c.insn.rep != 0;
+    if (!comparable(&w.c.insn)) {
+        return false;
+    }
+    static uint8_t saved[WORLD_BYTES];
+    memcpy(saved, model, WORLD_BYTES);
+    enum emul_result res = len > 0 ? emul_execute(&w.c) : EMUL_EXCEPTION;
+    if (res == EMUL_UNHANDLEABLE) {
+        assert_memory_equal(saved, model, WORLD_BYTES);
+        return false;
+    }
+    assert_int_not_equal(res, EMUL_RETRY);
+    if (len > 0 && memcmp(model + at, saved + at, at + len <= WORLD_BYTES ? len : 1)) {
+        memcpy(model, saved, WORLD_BYTES); /* it wrote over itself */
+        return false;
+    }
+    if (res == EMUL_EXCEPTION) {
+        emulated.vector = w.c.exc_vector;
+        emulated.cr2 = w.c.exc_cr2;
+    } else if (w.r.rip == start.r.rip && repeats) {
+        memcpy(model, saved, WORLD_BYTES);
+        return false; /* a long REP */
+    }
+    emulated.r = w.r;
+    bool vector = len > 0 && is_vector(&w.c.insn) && nat.xstate_bytes;
+    if (repeats && len > 0 && is_string(&w.c.insn) &&
+        start.r.gpr[RCX] - w.r.gpr[RCX] >= MAX_STEPS) {
+        memcpy(model, saved, WORLD_BYTES);
+        return false;
+    }
+    if (vector) {
+        xstate_set(&start);
+    }
+    run_native(&start, repeats, &native);
+    if (emulated.vector < 0) {
+        hide_trace_flag(&w);
+    }
+    if (!same(&w, &emulated, &native) || !memory_equal() || (vector && !xstate_equal(&w))) {
+        describe(&w, code, &start.r, &emulated, &native);
+        mismatches++;
+        reload_processor_memory();
+    }
+    return true;
+}
+
+static void run_mode(unsigned mode, const char *name)
+{
+    const char *cases = getenv("EMUL_DIFF_CASES"), *seed = getenv("EMUL_DIFF_SEED");
+    unsigned long want = cases ? strtoul(cases, NULL, 0) : 20000, compared = 0, tried = 0;
+
+    if (!nat.mem) {
+        print_message("skipped: no traced child here\n");
+        skip();
+    }
+    if (mode == 2 && !nat.has_ldt) {
+        print_message("skipped: the kernel refuses modify_ldt\n");
+        skip();
+    }
+    rng_state = 0x1234567 + mode + (seed ? strtoull(seed, NULL, 0) * 0x9e3779b97f4a7c15ull : 0);
+    for (unsigned i = 0; i < WORLD_BYTES; i++) {
+        model[i] = rnd() >> 32;
+    }
+    reload_processor_memory();
+    mismatches = 0;
+    while (compared < want && tried < 10 * want && mismatches < MAX_MISMATCHES) {
+        compared += one_case(mode);
+        tried++;
+    }
+    print_message("%s: %lu cases compared of %lu tried\n", name, compared, tried);
+    assert_int_equal(mismatches, 0);
+    assert_int_equal(compared, want);
+}
+
+static void test_64(void **state)
+{
+    (void)state;
+    run_mode(8, "64-bit");
+}
+
+static void test_32(void **state)
+{
+    (void)state;
+    run_mode(4, "32-bit");
+}
+
+static void test_16(void **state)
+{
+    (void)state;
+    run_mode(2, "16-bit");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_64),
+        cmocka_unit_test(test_32),
+        cmocka_unit_test(test_16),
+    };
+    start_child();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (nat.pid > 0) {
+        kill(nat.pid, SIGKILL);
+    }
+    return failed;
+}
