@@ -1,0 +1,86 @@
+/* io.c: IN and OUT: to the devices here, for dom0 to the hardware, or to a device model.
+ *
+ * RIP moves and a result is written only when the access is complete, so that an instruction that
+ * waits for its device model has not happened yet.
+ */
+#include "core/errno.h"
+#include "platform/mmio.h"
+
+#define PORT_CF8   0xcf8 /* PCI configuration address */
+#define PORT_POST  0x80  /* POST codes, written as a delay */
+#define PORT_DEBUG 0xe9  /* a guest's log, a character a write */
+
+static inline uint32_t ones(unsigned bytes)
+{
+    return ~0u >> (32 - 8 * bytes);
+}
+
+void pio_finish(struct vcpu *v, unsigned bytes, bool in, unsigned insn_bytes, uint64_t val)
+{
+    uint64_t *rax = &v->regs.gpr[RAX];
+
+    if (in && bytes == 4)
+        *rax = (uint32_t)val;
+    else if (in)
+        *rax = (*rax & ~(uint64_t)ones(bytes)) | (val & ones(bytes));
+    hvm_skip(v, insn_bytes);
+}
+
+bool io_local(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val)
+{
+    if (platform_pio(v, port, bytes, write, val))
+        return true;
+    if (unlikely(v->domain->is_dom0)) {
+        if (!dom0_pio(v, port, bytes, write, val) && !write)
+            *val = ones(bytes);
+        return true;
+    }
+    if (port == PORT_CF8 && bytes == 4) {
+        if (write)
+            return ioreq_cf8_write(v, *val);
+        *val = ioreq_cf8_read(v);
+        return true;
+    }
+    if (port == PORT_DEBUG && bytes == 1) {
+        if (write)
+            console_guest_char(v->domain, (char)*val);
+        else
+            *val = PORT_DEBUG; /* how guests find it */
+        return true;
+    }
+    return false;
+}
+
+bool io_may_post(uint16_t port)
+{
+    return port == PORT_POST;
+}
+
+void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+{
+    uint32_t val = in ? ones(bytes) : (uint32_t)v->regs.gpr[RAX] & ones(bytes);
+    struct mmio_vcpu *m = v->emul;
+    ioreq_t p;
+
+    if (io_local(v, port, bytes, !in, &val)) {
+        pio_finish(v, bytes, in, insn_bytes, val);
+        return;
+    }
+    p = (ioreq_t){
+        .addr = port,
+        .data = val,
+        .count = 1,
+        .size = bytes,
+        .dir = in ? IOREQ_READ : IOREQ_WRITE,
+        .type = IOREQ_TYPE_PIO,
+    };
+    if (ioreq_send(v, &p, io_may_post(port)) != IOREQ_PENDING) {
+        pio_finish(v, bytes, in, insn_bytes, ones(bytes));
+        return;
+    }
+    m->waiting = WAIT_PIO;
+    m->rip = v->regs.rip;
+    m->pio.bytes = bytes;
+    m->pio.in = in;
+    m->pio.insn_bytes = insn_bytes;
+}
