@@ -95,6 +95,9 @@ struct vcpu {
         uint32_t error;
     } inject;
     bool nmi_pending;
+    bool halted;              /* executed HLT: goes on only with a deliverable event */
+    bool init_requested;      /* INIT came: reset before anything else */
+    int sipi_page;            /* SIPI's start page, -1 for none */
     uint64_t cr2_inject;
 
     /* ABI. */
@@ -218,6 +221,10 @@ void domain_crash(struct domain *d, const char *fmt, ...) __printf(2, 3);
 void domain_resume(struct domain *d);
 /* Destroy, in steps: -ERESTART until done, then 0. Called by dom0's hypercall; d is not current. */
 int domain_kill(struct domain *d);
+/* Registers of all vCPUs that do not run, to the log (debug key, xl dmesg). */
+void domain_dump_registers(struct domain *d);
+/* The layout of shared_info follows the guest's mode when it sets itself up. */
+void domain_latch_shinfo(struct domain *d, bool is_32bit);
 void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info);
 
 /* ---- scheduling: core/sched.c ------------------------------------------------------------ */

@@ -15,10 +15,10 @@ void exit_rdmsr(struct vcpu *v, unsigned insn_bytes);
 void exit_wrmsr(struct vcpu *v, unsigned insn_bytes);
 void exit_hlt(struct vcpu *v, unsigned insn_bytes);
 void exit_vmcall(struct vcpu *v, unsigned insn_bytes);
-void exit_rdtsc(struct vcpu *v, unsigned insn_bytes, bool p);
 void exit_xsetbv(struct vcpu *v, unsigned insn_bytes);
 void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write, bool exec,
                        const uint8_t *insn, unsigned insn_bytes);
 /* Length of the instruction at RIP when the CPU does not tell: decoded; 0: cannot be read. */
 unsigned exit_insn_length(struct vcpu *v);
-/* Common instructions with two-byte opcodes and no prefix, checked from bytes at RIP. */
+/* VWORK_RESET: an INIT or SIPI was sent to v; in v's own context. domain/vcpu_boot.c. */
+void vcpu_start_requested(struct vcpu *v);

@@ -1,0 +1,266 @@
+/* exit.c: what a guest's instruction asked for, in vendor-neutral terms, and the work that waits
+ * before a vCPU enters its guest again. */
+#include "domain/exit.h"
+
+#include "core/atomic.h"
+#include "core/errno.h"
+#include "core/string.h"
+#include "core/x86.h"
+#include "platform/emul.h"
+#include "platform/platform.h"
+
+/* ---- pending work ---------------------------------------------------------------------------------- */
+static bool event_deliverable(struct vcpu *v)
+{
+    enum intr_source src;
+    if (v->inject.valid || v->nmi_pending)
+        return true;
+    return v->regs.rflags & RFLAGS_IF && platform_pending_interrupt(v, &src) >= 0;
+}
+
+bool vcpu_do_work(struct vcpu *v)
+{
+    uint32_t work = atomic_xchg(&v->work, 0);
+
+    if (work & VWORK_RESET)
+        vcpu_start_requested(v);
+    if (work & VWORK_FLUSH_TLB)
+        hvm_ops->flush_tlb(v);
+    if (work & VWORK_IOREQ) {
+        io_complete(v);
+        if (READ_ONCE(v->block)) {
+            atomic_or(&v->work, work & VWORK_EVENT);
+            return false;
+        }
+    }
+    if (work & VWORK_EVENT) {
+        if (v->halted) {
+            if (!event_deliverable(v)) {
+                vcpu_block(v, VBLOCK_HALTED);
+                if (READ_ONCE(v->work) & VWORK_EVENT)
+                    atomic_and(&v->block, ~VBLOCK_HALTED);
+                return false;
+            }
+            v->halted = false;
+        }
+        hvm_ops->inject(v);
+    }
+    return true;
+}
+
+void vcpu_loaded(struct vcpu *v)
+{
+    pvtime_update_vcpu(v);
+    runstate_update_guest(v);
+}
+
+/* ---- exceptions ---------------------------------------------------------------------------------- */
+static bool contributory(unsigned vector)
+{
+    return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP);
+}
+
+/* APM 2, 8.2.9: a contributory exception while delivering another makes #DF, and that a shutdown. */
+void hvm_inject_exception(struct vcpu *v, unsigned vector, int64_t error)
+{
+    if (v->inject.valid && v->inject.type == 3) {
+        unsigned first = v->inject.vector;
+        if (first == EXC_DF) {
+            domain_crash(v->domain, "d%uv%u: triple fault", v->domain->id, v->id);
+            return;
+        }
+        if ((contributory(first) && contributory(vector)) ||
+            (first == EXC_PF && (contributory(vector) || vector == EXC_PF))) {
+            vector = EXC_DF;
+            error = 0;
+        }
+    }
+    v->inject.valid = true;
+    v->inject.type = 3;
+    v->inject.vector = (uint8_t)vector;
+    v->inject.has_error = error >= 0 && (hvm_ops->get_cr(v, 0) & CR0_PE);
+    v->inject.error = (uint32_t)error;
+    atomic_or(&v->work, VWORK_EVENT);
+}
+
+void hvm_inject_page_fault(struct vcpu *v, uint64_t cr2, uint32_t error)
+{
+    hvm_ops->set_cr(v, 2, cr2);
+    hvm_inject_exception(v, EXC_PF, error);
+}
+
+void hvm_skip(struct vcpu *v, unsigned bytes)
+{
+    struct segment cs;
+    v->regs.rip += bytes;
+    if (unlikely(v->regs.rip >> 32)) {
+        hvm_ops->get_segment(v, SEGR_CS, &cs);
+        if (!(cs.attr & 0x200))
+            v->regs.rip = (uint32_t)v->regs.rip;
+    }
+    v->regs.rflags &= ~RFLAGS_RF;
+    hvm_ops->set_interrupt_shadow(v, 0);
+    if (unlikely(v->regs.rflags & RFLAGS_TF)) {
+        hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | BIT(14));
+        hvm_inject_exception(v, EXC_DB, -1);
+    }
+}
+
+/* ---- the length of an instruction that the CPU did not tell ---------------------------------------- */
+static unsigned fetch_bytes(struct vcpu *v, uint64_t linear, uint8_t *buf, unsigned want)
+{
+    struct gwalk_mode m = {
+        .cr0 = hvm_ops->get_cr(v, 0),
+        .cr3 = hvm_ops->get_cr(v, 3),
+        .cr4 = hvm_ops->get_cr(v, 4),
+        .efer = hvm_ops->get_efer(v),
+        .rflags = v->regs.rflags,
+    };
+    unsigned got = 0, access = GWALK_FETCH | (hvm_ops->get_cpl(v) == 3 ? GWALK_USER : 0);
+    while (got < want) {
+        unsigned n = (unsigned)MIN(want - got, PAGE_SIZE - (linear & ~PAGE_MASK));
+        paddr_t gpa;
+        uint32_t pfec;
+        if (guest_walk(v->domain, &m, linear, access, &gpa, &pfec) ||
+            copy_from_gpa(v->domain, buf + got, gpa, n))
+            break;
+        got += n;
+        linear += n;
+    }
+    return got;
+}
+
+/* Two bytes tell most exits' instructions; the rest is decoded. */
+static unsigned known_length(const uint8_t *b)
+{
+    switch (b[0]) {
+    case 0xf4: /* HLT */
+        return 1;
+    case 0xf3: /* PAUSE */
+        return b[1] == 0x90 ? 2 : 0;
+    case 0x0f:
+        switch (b[1]) {
+        case 0x08: /* INVD, WBINVD, WRMSR, RDTSC, RDMSR, RDPMC, CPUID */
+        case 0x09:
+        case 0x30:
+        case 0x31:
+        case 0x32:
+        case 0x33:
+        case 0xa2:
+            return 2;
+        case 0x01: /* VMMCALL, VMCALL, XSETBV, RDTSCP */
+            return 3;
+        }
+    }
+    return 0;
+}
+
+unsigned exit_insn_length(struct vcpu *v)
+{
+    struct segment cs;
+    struct emul_ctx c;
+    uint8_t b[15];
+
+    hvm_ops->get_segment(v, SEGR_CS, &cs);
+    bool wide = cs.attr & 0x200 && vcpu_long_mode(v);
+    uint64_t linear = wide ? v->regs.rip : (uint32_t)(cs.base + v->regs.rip);
+    unsigned got = fetch_bytes(v, linear, b, 2);
+    if (got == 2 && known_length(b))
+        return known_length(b);
+    got = fetch_bytes(v, linear, b, 15);
+    memset(&c, 0, sizeof(c));
+    c.regs = (struct emul_regs *)&v->regs;
+    c.code_bytes = wide ? 8 : cs.attr & 0x400 ? 4 : 2;
+    c.stack_bytes = c.code_bytes;
+    c.cr0 = hvm_ops->get_cr(v, 0);
+    emul_begin(&c, b, got);
+    int n = emul_decode(&c);
+    return n > 0 ? (unsigned)n : 0;
+}
+
+static bool skip_insn(struct vcpu *v, unsigned insn_bytes)
+{
+    if (!insn_bytes)
+        insn_bytes = exit_insn_length(v);
+    if (!insn_bytes) {
+        domain_crash(v->domain, "d%uv%u: instruction at %lx cannot be read", v->domain->id, v->id,
+                     v->regs.rip);
+        return false;
+    }
+    hvm_skip(v, insn_bytes);
+    return true;
+}
+
+/* ---- exits ------------------------------------------------------------------------------------------ */
+void exit_cpuid(struct vcpu *v, unsigned insn_bytes)
+{
+    uint64_t *g = v->regs.gpr;
+    uint32_t out[4];
+    guest_cpuid(v, (uint32_t)g[RAX], (uint32_t)g[RCX], out);
+    g[RAX] = out[0];
+    g[RBX] = out[1];
+    g[RCX] = out[2];
+    g[RDX] = out[3];
+    skip_insn(v, insn_bytes);
+}
+
+void exit_rdmsr(struct vcpu *v, unsigned insn_bytes)
+{
+    uint64_t val;
+    if (guest_rdmsr(v, (uint32_t)v->regs.gpr[RCX], &val)) {
+        hvm_inject_exception(v, EXC_GP, 0);
+        return;
+    }
+    v->regs.gpr[RAX] = (uint32_t)val;
+    v->regs.gpr[RDX] = val >> 32;
+    skip_insn(v, insn_bytes);
+}
+
+void exit_wrmsr(struct vcpu *v, unsigned insn_bytes)
+{
+    uint64_t val = (uint32_t)v->regs.gpr[RAX] | v->regs.gpr[RDX] << 32;
+    if (guest_wrmsr(v, (uint32_t)v->regs.gpr[RCX], val))
+        hvm_inject_exception(v, EXC_GP, 0);
+    else
+        skip_insn(v, insn_bytes);
+}
+
+void exit_hlt(struct vcpu *v, unsigned insn_bytes)
+{
+    if (!skip_insn(v, insn_bytes) || event_deliverable(v)) {
+        atomic_or(&v->work, VWORK_EVENT);
+        return;
+    }
+    v->halted = true;
+    vcpu_block(v, VBLOCK_HALTED);
+    if (READ_ONCE(v->work) & VWORK_EVENT)
+        atomic_and(&v->block, ~VBLOCK_HALTED);
+}
+
+void exit_xsetbv(struct vcpu *v, unsigned insn_bytes)
+{
+    uint64_t val = (uint32_t)v->regs.gpr[RAX] | v->regs.gpr[RDX] << 32;
+    if ((uint32_t)v->regs.gpr[RCX] || hvm_ops->get_cpl(v) || hvm_set_xcr0(v, val))
+        hvm_inject_exception(v, EXC_GP, 0);
+    else
+        skip_insn(v, insn_bytes);
+}
+
+void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write, bool exec,
+                       const uint8_t *insn, unsigned insn_bytes)
+{
+    switch (p2m_fault(v, gpa, write, exec)) {
+    case P2M_FAULT_RESOLVED:
+        return;
+    case P2M_FAULT_EMULATE:
+    case P2M_FAULT_READONLY:
+        if (!exec) {
+            handle_mmio(v, gpa, gla, gla_valid, write, insn, insn_bytes);
+            return;
+        }
+        /* fall through */
+    case P2M_FAULT_BAD:
+        domain_crash(v->domain, "d%uv%u: %s of guest-physical %lx is impossible", v->domain->id, v->id,
+                     exec ? "execution" : write ? "write" : "read", gpa);
+    }
+}
