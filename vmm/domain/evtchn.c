@@ -308,8 +308,7 @@ void evtchn_free_xen_port(struct domain *d, unsigned port)
     close_port(d, port, false);
 }
 
-/* ---- operations
- * ---------------------------------------------------------------------------------- */
+/* ---- operations ----------------------------------------------------------------------------- */
 
 static int op_alloc_unbound(struct vcpu *v, struct evtchn_alloc_unbound *op)
 {
@@ -608,8 +607,7 @@ long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
     return rc;
 }
 
-/* ---- life cycle
- * ---------------------------------------------------------------------------------- */
+/* ---- life cycle ----------------------------------------------------------------------------- */
 
 /* Make d's event channels; d->max_evtchn_port is set. -ENOMEM. */
 int evtchn_domain_init(struct domain *d)
@@ -652,7 +650,7 @@ void evtchn_domain_free(struct domain *d)
 
     if (!ed)
         return;
-    evtchn_domain_destroy(d);
+    ASSERT(!ed->used && !ed->fifo); /* destroyed, or never used */
     for (unsigned i = 0; i < ed->nr_buckets; i++)
         if (ed->bucket[i])
             page_free(ed->bucket[i]);
