@@ -105,8 +105,5 @@ void guest_cpuid(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 /* v's emulated MSRs that no other part keeps (MTRRs): allocated, set to their reset values, freed. */
 int msr_vcpu_init(struct vcpu *v);
 void msr_vcpu_free(struct vcpu *v);
-/* The HVM context's MTRR record. load: -EINVAL, nothing changed. */
-void hvm_mtrr_save(struct vcpu *v, struct hvm_hw_mtrr *out);
-int hvm_mtrr_load(struct vcpu *v, const struct hvm_hw_mtrr *in);
 /* The exit handlers both vendors share: domain/exit.c. */
 void exit_hypercall(struct vcpu *v);
