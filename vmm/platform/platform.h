@@ -28,6 +28,13 @@ void platform_isa_irq(struct domain *d, unsigned irq, bool level);
 void platform_pci_intx(struct domain *d, unsigned dev, unsigned pin, bool level);
 int platform_pci_link_route(struct domain *d, unsigned link, unsigned isa_irq);
 void platform_gsi(struct domain *d, unsigned gsi, bool level);
+/* NMI from the board through LINT1 of every vCPU that has it there (xl trigger nmi). */
+void platform_nmi(struct domain *d);
+/* ACPI buttons (xl trigger power, sleep): the PM1 status bit and the SCI. Any context. */
+void vpmtmr_power_button(struct domain *d);
+void vpmtmr_sleep_button(struct domain *d);
+/* All devices and LAPICs as at power-on (S3, soft reset); d is paused. */
+void platform_reset(struct domain *d);
 /* Deliver an MSI: address and data as the device would write them (SDM 3A, 11.11). -EINVAL. */
 int platform_msi(struct domain *d, uint64_t addr, uint32_t data);
 
@@ -43,6 +50,20 @@ int platform_accept_interrupt(struct vcpu *v, enum intr_source src, int vector);
 long hvm_context_save(struct domain *d, void *buf, size_t bytes);
 long hvm_context_load(struct domain *d, const void *buf, size_t bytes);
 long hvm_context_save_one(struct domain *d, unsigned typecode, unsigned instance, void *buf, size_t bytes);
+
+/* Vendor-neutral state that records carry. save.c has weak versions that return -ENOENT, which
+ * leaves the record out. *_load: -EINVAL for values the guest could not have. d is paused.
+ * The long ones return the bytes they put in buf, or the most they may need when buf is NULL. */
+int hvm_cpu_save(struct vcpu *v, struct hvm_hw_cpu *out);
+int hvm_cpu_load(struct vcpu *v, const struct hvm_hw_cpu *in);
+int hvm_mtrr_save(struct vcpu *v, struct hvm_hw_mtrr *out);
+int hvm_mtrr_load(struct vcpu *v, const struct hvm_hw_mtrr *in);
+int hvm_tsc_adjust_save(struct vcpu *v, struct hvm_tsc_adjust *out);
+int hvm_tsc_adjust_load(struct vcpu *v, const struct hvm_tsc_adjust *in);
+long hvm_xsave_save(struct vcpu *v, void *buf, size_t bytes); /* struct hvm_hw_cpu_xsave */
+int hvm_xsave_load(struct vcpu *v, const void *buf, size_t bytes);
+long hvm_msr_save(struct vcpu *v, void *buf, size_t bytes);   /* struct hvm_msr */
+int hvm_msr_load(struct vcpu *v, const void *buf, size_t bytes);
 
 /* ---- vLAPIC: platform/vlapic.c ---------------------------------------------------------------- */
 /* Set vector pending (edge when !level) and kick v. Any context. */
@@ -60,6 +81,10 @@ void vlapic_eoi(struct vcpu *v);
 /* Register file access by byte offset (32-bit registers), for MMIO fast paths. */
 uint32_t vlapic_read(struct vcpu *v, unsigned offset);
 void vlapic_write(struct vcpu *v, unsigned offset, uint32_t val);
+/* Power-on state; and the state after INIT, which keeps the ID and IA32_APIC_BASE (SDM 3A,
+ * 10.4.7.3). v does not run. */
+void vlapic_reset(struct vcpu *v);
+void vlapic_init_reset(struct vcpu *v);
 /* Given by domain/vcpu_boot.c: INIT, SIPI and NMI arriving at v from an IPI. */
 void vcpu_init_signal(struct vcpu *v);
 void vcpu_sipi(struct vcpu *v, uint8_t vector);
@@ -70,6 +95,13 @@ void vcpu_nmi(struct vcpu *v);
 void dom0_gsi_rte(unsigned gsi, uint64_t rte);
 /* dom0's LAPIC got an EOI for a level-triggered gsi: unmask / EOI the physical pin. */
 void dom0_gsi_eoi(unsigned gsi);
+/* Boot: dom0 has an IOAPIC like the real one at base with pins [gsi_base, gsi_base + pins).
+ * -EINVAL: too many, -ENOMEM. */
+int vioapic_dom0_add(struct domain *d, paddr_t base, unsigned gsi_base, unsigned pins, uint8_t id);
+/* The physical interrupt of gsi arrived: deliver it as dom0's redirection entry says. A level is
+ * ended by dom0_gsi_eoi, at once when dom0 masked it. The caller holds no lock that dom0_gsi_eoi
+ * takes. */
+void vioapic_dom0_assert(struct domain *d, unsigned gsi);
 
 /* ---- ioreq servers: platform/ioreq.c ------------------------------------------------------------ */
 int ioreq_domain_init(struct domain *d);
@@ -102,8 +134,8 @@ void mmio_vcpu_free(struct vcpu *v);
 /* IN or OUT of 1, 2 or 4 bytes, permission checked by the hardware; steps RIP by insn_bytes at once
  * or when the device model has answered. */
 void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes);
-/* INS or OUTS, with or without REP: emulated from its bytes; port and in are the exit's word for it. */
-void handle_string_io(struct vcpu *v, uint16_t port, bool in);
+/* INS or OUTS, with or without REP: emulated from its bytes; the rest is the exit's word for it. */
+void handle_string_io(struct vcpu *v, uint16_t port, unsigned bytes, bool in, bool rep);
 /* A nested fault on a data access (not on a page table's, nor a fetch) to memory that is not there
  * (devices) or must not be written (ROM). gla: the linear address if gla_valid (VT-x tells, SVM
  * does not). insn: the first insn_bytes of the instruction (decode assist), 0 to fetch them. */
