@@ -24,6 +24,10 @@ RINGFENCE, XEN_PVH, XEN_PV = "ringfence", "baseline", "baseline-pv"
 DOM0_PROMPT = r"root@dom0:[^\r\n]*# $"
 GUEST_PROMPT = r"guest:[^\r\n]*# $"
 
+# Terminal escape sequences, and the beginning of one at the end of the input.
+ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[@-~]|[()][A-Z0-9]|[=>78])")
+ESCAPE_START = re.compile(rb"\x1b(?:\[[0-9;?]*|[()])?$")
+
 
 class Timeout(Exception):
     """The awaited text did not come (or QEMU ended first)."""
@@ -161,7 +165,8 @@ class Console:
         self.log.write(("+ " + shlex.join(command) + "\n").encode())
         self.log.flush()
         self.echo = echo
-        self.text = ""
+        self.text = ""                  # without terminal escapes
+        self._raw = b""                 # an escape sequence that has only begun
         self.mark = 0                   # expect() looks from here on
         self.scratch = scratch
         self.started = time.monotonic()
@@ -197,13 +202,16 @@ class Console:
         if self.echo:
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
-        self.text += data.decode("utf-8", "replace")
+        self._raw += data
+        cut = ESCAPE_START.search(self._raw)
+        whole, self._raw = (self._raw[:cut.start()], self._raw[cut.start():]) if cut else (self._raw, b"")
+        self.text += ESCAPE.sub(b"", whole).decode("utf-8", "replace")
         return True
 
     def last_line(self):
         """The last line with anything in it, for error messages."""
         lines = [line.strip() for line in self.text.replace("\r", "\n").split("\n")]
-        lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in lines if line]
+        lines = [line for line in lines if line]
         return lines[-1] if lines else "nothing"
 
     def expect(self, pattern, timeout, settle=0):
@@ -235,23 +243,20 @@ class Console:
             if at + 16 < len(data):
                 self.read(0.02)
 
-    def command(self, line, timeout=60, prompt=DOM0_PROMPT):
-        """Run a line at a shell; returns what it printed (without the echo of the line)."""
-        start = len(self.text)
-        self.mark = start
-        self.send(line + "\r")
-        self.expect(prompt, timeout)
-        output = self.text[start:self.mark].replace("\r", "")
-        lines = output.split("\n")
-        return "\n".join(lines[1:-1])
-
     def status(self, line, timeout=60):
-        """Run a line at dom0's shell; returns (exit status, output)."""
-        output = self.command(line + "; echo \"rc=$?\"", timeout)
-        match = re.search(r"rc=(\d+)\s*$", output)
-        if not match:
-            raise Timeout(f"no exit status from {line!r} (last line seen: {self.last_line()})")
-        return int(match.group(1)), output[:match.start()].rstrip("\n")
+        """Run a line at the shell at hand (dom0's or a guest's); returns (exit status, output).
+
+        Two markers that the echo of the line does not contain keep the answer apart from the echo,
+        from prompts and from a terminal's line wrapping."""
+        self.mark = len(self.text)
+        self.send(f"echo @\"\"@; {line}; echo \"@$?\"@\r")
+        start = self.expect(r"@@\r*\n", 30).end()
+        match = self.expect(r"@(\d+)@", timeout)
+        return int(match.group(1)), self.text[start:match.start()].replace("\r", "").rstrip("\n")
+
+    def command(self, line, timeout=60):
+        """Run a line at the shell at hand; returns what it printed."""
+        return self.status(line, timeout)[1]
 
     def elapsed(self):
         """Seconds since power-on."""
