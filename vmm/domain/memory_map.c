@@ -64,11 +64,11 @@ static int move_locked(struct domain *d, gfn_t from, gfn_t gpfn)
     return rc;
 }
 
-static int move_page(struct domain *d, gfn_t from, gfn_t gpfn)
+int guest_physmap_move(struct domain *d, gfn_t from, gfn_t gpfn)
 {
     if (d->is_dom0) /* its frames stand at their machine addresses */
         return -EOPNOTSUPP;
-    if (!gfn_range_valid(from, ORDER_4K))
+    if (!gfn_range_valid(from, ORDER_4K) || !gfn_range_valid(gpfn, ORDER_4K))
         return -EINVAL;
     physmap_lock(d);
     int rc = move_locked(d, from, gpfn);
@@ -105,7 +105,7 @@ static int add_one(struct domain *d, unsigned space, struct domain *foreign, uin
         return place_own_frame(d, space, idx, gpfn);
     case XENMAPSPACE_gmfn:
     case XENMAPSPACE_gmfn_range:
-        return move_page(d, idx, gpfn);
+        return guest_physmap_move(d, idx, gpfn);
     case XENMAPSPACE_gmfn_foreign:
         return foreign ? map_foreign(d, foreign, idx, gpfn) : -EINVAL;
     default:
