@@ -40,6 +40,7 @@ struct native {
 
 struct outcome {
     struct emul_regs r;
+    uint16_t sel[EMUL_SEG_COUNT];
     int vector; /* -1: none */
     uint64_t cr2;
 };
@@ -194,6 +195,21 @@ static bool xstate_equal(const struct world *w)
     return equal;
 }
 
+/* Descriptor tables as Linux and ldt_entry() set them up, seen by system reads only. */
+static enum emul_result diff_read(struct emul_ctx *c, uint64_t linear, void *buf, unsigned bytes,
+                                  enum emul_access access)
+{
+    static const uint64_t gdt[16] = {
+        [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff, [4] = 0x00cffb000000ffff,
+        [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff, [15] = 0x0040f50000000000};
+    static const uint64_t ldt[2] = {0x1000fb000000ffff, 0x1000f3000000ffff};
+    if (access != EMUL_ACC_SYSTEM) {
+        return w_read(c, linear, buf, bytes, access);
+    }
+    memcpy(buf, linear >= 0x1000 ? &ldt[(linear - 0x1000) / 8] : &gdt[linear / 8], bytes);
+    return EMUL_OK;
+}
+
 static void run_native(const struct world *w, bool repeats, struct outcome *out)
 {
     struct user_regs_struct u = nat.base;
@@ -235,14 +251,25 @@ static void run_native(const struct world *w, bool repeats, struct outcome *out)
         out->r.gpr[i] = *user_gpr(&u, i);
     }
     out->r.rip = u.rip;
+    out->sel[EMUL_SEG_ES] = u.es;
+    out->sel[EMUL_SEG_CS] = u.cs;
+    out->sel[EMUL_SEG_SS] = u.ss;
+    out->sel[EMUL_SEG_DS] = u.ds;
+    out->sel[EMUL_SEG_FS] = u.fs;
+    out->sel[EMUL_SEG_GS] = u.gs;
     out->r.rflags = u.eflags;
 }
 
 /* A register value: mostly a place in the window, else small, else anything. */
 static uint64_t random_value(unsigned mode)
 {
+    static const uint16_t selectors[] = {0,    1,    3,    0x2b, 0x2a, 0x23, 0x33,
+                                         0x10, 0x18, 0x7b, 7,    0xf,  0x17};
     unsigned kind = below(16);
     uint64_t value = rnd();
+    if (kind == 15 && below(2)) {
+        return (value & 0xff0000) | selectors[below(sizeof(selectors) / 2)];
+    }
     if (kind < 9) {
         value = (mode == 2 ? 0 : WORLD_BASE) + 0x1000 + below(WORLD_BYTES - 0x1000);
         if (below(3) == 0) { /* around a page boundary */
@@ -344,35 +371,28 @@ static void random_insn(uint8_t code[32], unsigned mode)
     }
 }
 
-/* Loading a segment register needs tables we cannot see; the rest hangs on CPL or time. */
+/* What hangs on time or on the kernel, and MOV SS, after which single-stepping skips one. */
 static bool comparable(const struct emul_insn *in)
 {
     if (in->map == EMUL_MAP_0F) {
         switch (in->opcode) {
-        case 0xa1:
-        case 0xa9:
-        case 0xb2:
-        case 0xb4:
-        case 0xb5:
-        case 0xae: /* CLFLUSH: we do not look whether the page is there */
-            return !in->mem;
         case 0x01: /* with UMIP, the kernel emulates SMSW */
         case 0x31:
+        case 0xb2:
             return false;
         case 0x00: /* LOCK VERW ran on one machine */
         case 0x20:
         case 0x22: /* LOCK MOV CR0: not everywhere */
             return !in->lock;
+        case 0xae: /* CLFLUSH: we do not look whether the page is there */
+            return !in->mem;
         }
     } else if (in->map == EMUL_MAP_1BYTE) {
         switch (in->opcode) {
-        case 0x07:
         case 0x17:
-        case 0x1f:
-        case 0x8e:
-        case 0xc4:
-        case 0xc5:
             return false;
+        case 0x8e:
+            return (in->modrm >> 3 & 7) != EMUL_SEG_SS;
         case 0xe0: /* AMD lets REP prefixes change the condition of LOOPcc */
         case 0xe1:
             return !in->rep;
@@ -419,6 +439,11 @@ static void describe(const struct world *w, const uint8_t *code, const struct em
         if (differs) {
             print_error("r%-2u %016lx emulator %016lx processor %016lx\n", i, before->gpr[i],
                         e->r.gpr[i], n->r.gpr[i]);
+        }
+    }
+    for (unsigned i = 0; i < EMUL_SEG_COUNT; i++) {
+        if (e->sel[i] != n->sel[i]) {
+            print_error("segment %u emulator %x processor %x\n", i, e->sel[i], n->sel[i]);
         }
     }
     print_error("rip %lx emulator %lx processor %lx\nflags %lx emulator %lx processor %lx\n",
@@ -474,6 +499,9 @@ static bool same(const struct world *w, const struct outcome *e, const struct ou
         if ((e->r.gpr[i] ^ n->r.gpr[i]) & mask) {
             return false;
         }
+    }
+    if (memcmp(e->sel, n->sel, sizeof(e->sel))) {
+        return false;
     }
     return !((e->r.rip ^ n->r.rip) & mask) && !((e->r.rflags ^ n->r.rflags) & flags);
 }
@@ -540,12 +568,20 @@ static bool is_string(const struct emul_insn *in)
 static bool one_case(unsigned mode)
 {
     static struct world w;
+    static struct emul_ops ops;
     uint8_t code[32];
     struct outcome emulated = {.vector = -1}, native;
 
     world_init(&w, model, mode);
     world_segments(&w, mode, mode == 2 ? WORLD_BASE : 0, mode == 2 ? 0xffff : 0xffffffff, 3);
     w.c.cpl = 3;
+    ops = world_ops;
+    ops.read = diff_read;
+    w.c.ops = &ops;
+    w.c.intel = __builtin_cpu_is("intel");
+    w.gdt_limit = 0x7f;
+    w.ldt = 0x1000;
+    w.ldt_limit = nat.has_ldt ? 15 : 0;
     static const uint16_t code_sel[] = {[2] = 7, [4] = 0x23, [8] = 0x33};
     for (unsigned s = 0; s < EMUL_SEG_COUNT; s++) {
         w.c.seg[s].sel = s == EMUL_SEG_CS ? code_sel[mode] : mode == 2 ? 0xf : 0x2b;
@@ -556,8 +592,14 @@ static bool one_case(unsigned mode)
     random_state(&w, mode);
     random_insn(code, mode);
     uint32_t at = mode == 2 ? w.r.rip : w.r.rip - WORLD_BASE;
-    store_model(at, code, 16);
 
+    if (below(2)) { /* something to pop */
+        uint64_t value = random_value(mode), sp = w.r.gpr[RSP] - (mode == 2 ? 0 : WORLD_BASE);
+        if (sp < 0x7000) {
+            store_model(sp, &value, 8);
+        }
+    }
+    store_model(at, code, 16);
     struct world start = w;
     emul_begin(&w.c, 0);
     int len = emul_decode(&w.c);
@@ -588,6 +630,9 @@ static bool one_case(unsigned mode)
         return false; /* a long REP */
     }
     emulated.r = w.r;
+    for (unsigned i = 0; i < EMUL_SEG_COUNT; i++) {
+        emulated.sel[i] = w.c.seg[i].sel;
+    }
     bool vector = len > 0 && is_vector(&w.c.insn) && nat.xstate_bytes;
     if (repeats && len > 0 && is_string(&w.c.insn) &&
         start.r.gpr[RCX] - w.r.gpr[RCX] >= MAX_STEPS) {

@@ -176,6 +176,7 @@ struct emul_ctx {
     uint8_t code_bytes;  /* 2, 4 or 8 (64-bit mode): see emul_set_mode() */
     uint8_t stack_bytes; /* 2, 4 or 8 */
     uint8_t cpl;         /* 0 in real mode, 3 in virtual-8086 mode */
+    bool intel;          /* where vendors differ (66 on near branches, far pointers with REX.W) */
     uint8_t seg_valid;   /* bit per filled seg[] */
     uint8_t n_bytes;     /* instruction bytes the caller put into bytes[], at most 15 */
     uint8_t bytes[15];

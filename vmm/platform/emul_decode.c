@@ -193,7 +193,7 @@ static uint32_t decode_group(const struct emul_ctx *c, uint32_t attr)
     case 0xf7:
         return ext < 2 ? attr | A_IMMZ : attr;
     case 0xff: /* near CALL, near JMP, PUSH */
-        return ext == 2 || ext == 4 || ext == 6 ? attr | A_D64 : attr;
+        return ext == 2 || ext == 4 ? attr | A_D64 | A_NEAR : ext == 6 ? attr | A_D64 : attr;
     }
     return attr;
 }
@@ -350,7 +350,8 @@ static unsigned operand_bytes(const struct emul_ctx *c, uint32_t attr)
         if (in->rex & 8) {
             return 8;
         }
-        return in->opsize ? 2 : attr & A_D64 ? 8 : 4;
+        bool opsize = in->opsize && !(c->intel && (attr & A_NEAR));
+        return opsize ? 2 : attr & A_D64 ? 8 : 4;
     }
     return in->opsize ? 6 - c->code_bytes : c->code_bytes;
 }

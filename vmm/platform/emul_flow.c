@@ -194,7 +194,8 @@ enum emul_result emul_op_retf(struct emul_ctx *c)
 enum emul_result emul_op_load_far(struct emul_ctx *c)
 {
     const struct emul_insn *in = &c->insn;
-    unsigned seg = in->opcode & 7, bytes = in->op_bytes;
+    unsigned seg = in->opcode & 7;
+    unsigned bytes = in->op_bytes == 8 && !c->intel ? 4 : in->op_bytes; /* AMD: no 16:64 */
     uint64_t offset, sel;
 
     if (!in->mem) {

@@ -65,6 +65,7 @@ enum { R_AX, R_CX, R_DX, R_BX, R_SP, R_BP, R_SI, R_DI };
 #define A_REGONLY    (1u << 20) /* ModRM.mod is ignored, both are registers */
 #define A_GROUP      (1u << 21) /* ModRM.reg changes how to decode: see decode_group() */
 #define A_VEX        (1u << 22) /* has a VEX form that we execute */
+#define A_NEAR       (1u << 23) /* near branch: Intel ignores 66 in 64-bit mode, AMD cuts RIP */
 
 /* Every handler: emul_op_NAME executes, H_NAME stands in the tables. */
 #define EMUL_HANDLERS(X)                                                                           \

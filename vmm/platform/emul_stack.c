@@ -107,17 +107,12 @@ enum emul_result emul_op_pop_sreg(struct emul_ctx *c)
 {
     unsigned seg = c->insn.opcode >> 3 & 7;
     uint64_t value, sp = c->regs->gpr[R_SP];
-    uint64_t unused = sp;
-
-    /* Only the selector is read, whatever the operand size. */
-    enum emul_result res = emul_pop(c, &unused, 2, &value);
+    enum emul_result res = emul_pop(c, &sp, c->insn.op_bytes, &value);
     if (res == EMUL_OK) {
-        sp = (sp + c->insn.op_bytes) & stack_mask(c);
-        uint8_t stack_bytes = c->stack_bytes;
         res = emul_load_sreg(c, seg, value);
-        if (res == EMUL_OK) {
-            reg_set(c, R_SP, stack_bytes, sp);
-        }
+    }
+    if (res == EMUL_OK) {
+        emul_set_sp(c, sp);
     }
     if (res == EMUL_OK && seg == EMUL_SEG_SS) {
         c->interrupt_shadow = EMUL_SHADOW_MOV_SS;

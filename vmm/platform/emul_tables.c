@@ -13,6 +13,7 @@
 #define IZ       A_IMMZ
 #define L        A_LOCK
 #define D64      A_D64
+#define BR       (A_D64 | A_NEAR)
 #define I64      A_I64
 #define P        (H_none | A_PREFIX)
 #define REP4(x)  x, x, x, x
@@ -41,7 +42,7 @@ const uint32_t emul_table_1byte[256] = {
     /* 64 */ P, P, P, P,
     /* 68 */ H_push_imm | IZ | D64, H_imul3 | M | IZ, H_push_imm | I8 | D64, H_imul3 | M | I8,
     /* 6c */ H_ins | B, H_ins, H_outs | B, H_outs,
-    /* 70 */ REP16(H_jcc | I8 | D64),
+    /* 70 */ REP16(H_jcc | I8 | BR),
     /* 80 */ H_alu_imm | M | B | I8 | L, H_alu_imm | M | IZ | L, H_alu_imm | M | B | I8 | L | I64,
     /* 83 */ H_alu_imm | M | I8 | L, H_test | M | B, H_test | M, H_xchg | M | B | L, H_xchg | M | L,
     /* 88 */ H_mov | M | B, H_mov | M, H_mov | M | B, H_mov | M,
@@ -56,16 +57,16 @@ const uint32_t emul_table_1byte[256] = {
     /* ac */ H_lods | B, H_lods, H_scas | B, H_scas,
     /* b0 */ REP8(H_mov_reg_imm | B | I8),
     /* b8 */ REP8(H_mov_reg_imm | A_IMMV),
-    /* c0 */ H_shift | M | B | I8, H_shift | M | I8, H_ret | A_IMM16 | D64, H_ret | D64,
+    /* c0 */ H_shift | M | B | I8, H_shift | M | I8, H_ret | A_IMM16 | BR, H_ret | BR,
     /* c4 */ H_load_far | M | I64, H_load_far | M | I64, H_mov_imm | M | B | I8, H_mov_imm | M | IZ,
     /* c8 */ H_enter | A_IMM16 | I8 | D64, H_leave | D64, H_retf | A_IMM16, H_retf,
     /* cc */ N, N | I8, N | I64, H_iret,
     /* d0 */ H_shift | M | B, H_shift | M, H_shift | M | B, H_shift | M,
     /* d4 */ H_aam | I8 | I64, H_aad | I8 | I64, N | I64, H_xlat | B,
     /* d8 */ REP8(N | M),
-    /* e0 */ REP4(H_loop | I8 | D64),
+    /* e0 */ REP4(H_loop | I8 | BR),
     /* e4 */ H_in | B | I8, H_in | I8, H_out | B | I8, H_out | I8,
-    /* e8 */ H_call | IZ | D64, H_jmp | IZ | D64, H_far_imm | A_FAR | I64, H_jmp | I8 | D64,
+    /* e8 */ H_call | IZ | BR, H_jmp | IZ | BR, H_far_imm | A_FAR | I64, H_jmp | I8 | BR,
     /* ec */ H_in | B, H_in, H_out | B, H_out,
     /* f0 */ P, N, P, P,
     /* f4 */ N, H_flag, H_group3 | M | B | L | A_GROUP, H_group3 | M | L | A_GROUP,
@@ -91,7 +92,7 @@ const uint32_t emul_table_0f[256] = {
     /* 68 */ REP4(N | M), N | M, N | M, H_sse_movd | M | A_VEX, H_sse_mov | M | A_VEX,
     /* 70 */ REP4(N | M | I8), N | M, N | M, N | M, N,
     /* 78 */ N | M, N | M, U, U, N | M, N | M, H_sse_movd | M | A_VEX, H_sse_mov | M | A_VEX,
-    /* 80 */ REP16(H_jcc | IZ | D64),
+    /* 80 */ REP16(H_jcc | IZ | BR),
     /* 90 */ REP16(H_setcc | M | B),
     /* a0 */ H_push_sreg | D64, H_pop_sreg | D64, H_cpuid, H_bt | M,
     /* a4 */ H_shiftd | M | I8, H_shiftd | M, U, U,
