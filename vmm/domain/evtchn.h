@@ -61,6 +61,8 @@ static inline struct evtchn *evtchn_get(const struct domain *d, unsigned port)
     return bucket ? &bucket[port % EVTCHN_BUCKET] : NULL;
 }
 
+/* False while v has no vcpu_info of its own: id >= 32 and none registered. */
+bool evtchn_has_vcpu_info(const struct vcpu *v);
 /* Tell v of pending events through its vcpu_info and callback, unless it was told already. */
 void evtchn_mark_vcpu(struct vcpu *v);
 /* Make d's port pending. Caller holds chn->lock or the lock of its interdomain peer. */
@@ -87,3 +89,6 @@ int evtchn_fifo_init_control(struct domain *d, struct evtchn_init_control *op);
 int evtchn_fifo_expand_array(struct domain *d, gfn_t gfn);
 /* Back to the 2-level ABI. Holds ed->lock, and no port but the hypervisor's is in use. */
 void evtchn_fifo_destroy(struct domain *d);
+
+/* ---- vcpu_op.c ------------------------------------------------------------------------------ */
+void vcpu_arm_poll_timer(struct vcpu *v, uint64_t expires_ns);

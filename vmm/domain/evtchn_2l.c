@@ -77,6 +77,11 @@ void evtchn_2l_unmask(struct domain *d, struct evtchn *chn, unsigned port)
 
 /* ---- vcpu_info ------------------------------------------------------------------------------ */
 
+bool evtchn_has_vcpu_info(const struct vcpu *v)
+{
+    return READ_ONCE(v->info) != &no_vcpu_info;
+}
+
 bool evtchn_upcall_pending(const struct vcpu *v)
 {
     /* evtchn_upcall_mask is for PV guests: an HVM guest masks with its own interrupt flag. */

@@ -1,0 +1,175 @@
+/* pvtime.c: the PV clock, wall clock and runstate that a guest reads from its own memory.
+ *
+ * The guest computes system time from its TSC: system_time + ((tsc - tsc_timestamp) << tsc_shift) *
+ * tsc_to_system_mul / 2^32. All vCPUs of all domains get the same line, taken once and with the
+ * very factor that now_ns() uses: so clocks agree to the nanosecond across vCPUs, which is what
+ * XEN_PVCLOCK_TSC_STABLE_BIT promises, never drift from the hypervisor's timers, and need no
+ * refresh.
+ */
+#include "domain/pvtime.h"
+
+#include "core/atomic.h"
+#include "core/errno.h"
+#include "core/string.h"
+#include "core/x86.h"
+#include "domain/evtchn.h"
+
+/* Layout of the wall clock in a 32-bit shared_info: wc_version, wc_sec, wc_nsec follow the two
+ * bitmaps of 128 bytes, wc_sec_hi ends arch_shared_info. */
+enum {
+    SHINFO32_WC = XEN_LEGACY_MAX_VCPUS * 64 + 2 * 128,
+    SHINFO32_WC_SEC_HI = SHINFO32_WC + 12 + 24,
+};
+STATIC_ASSERT(offsetof(struct shared_info, wc_version) == 3072);
+STATIC_ASSERT(SHINFO32_WC == 2304 && SHINFO32_WC_SEC_HI == 2340);
+
+void pvtime_fill(struct vcpu_time_info *t, const struct pvtime_anchor *a, uint64_t ns_per_tick,
+                 uint64_t tsc_offset)
+{
+    int8_t shift = 0;
+
+    for (; ns_per_tick >> 32; ns_per_tick >>= 1) /* a TSC below 1 GHz */
+        shift++;
+    t->tsc_timestamp = a->tsc + tsc_offset;
+    t->system_time = a->ns;
+    t->tsc_to_system_mul = (uint32_t)ns_per_tick;
+    t->tsc_shift = shift;
+    t->flags = XEN_PVCLOCK_TSC_STABLE_BIT;
+}
+
+static const struct pvtime_anchor *anchor(void)
+{
+    static struct pvtime_anchor a;
+    static spinlock_t lock;
+    static bool taken;
+
+    if (likely(atomic_load(&taken)))
+        return &a;
+    spin_lock(&lock);
+    if (!taken) {
+        a.tsc = rdtsc(); /* before now_ns(): guests' clocks are never behind our timers */
+        a.ns = now_ns();
+        atomic_store(&taken, true);
+    }
+    spin_unlock(&lock);
+    return &a;
+}
+
+void pvtime_read(struct vcpu *v, struct vcpu_time_info *t)
+{
+    memset(t, 0, sizeof(*t));
+    pvtime_fill(t, anchor(), tsc_to_ns(1ULL << 32), v->tsc_offset);
+}
+
+int pvtime_copy_out(uint64_t gva, struct vcpu_time_info *t)
+{
+    uint32_t version;
+
+    if (copy_from_guest(&version, gva, sizeof(version)))
+        return -EFAULT;
+    t->version = (version + 1) | 1;
+    if (copy_to_guest(gva, t, sizeof(*t)))
+        return -EFAULT;
+    t->version++;
+    return copy_to_guest(gva, &t->version, sizeof(t->version));
+}
+
+/* Bring v's clock up to date: at its creation, when vcpu_info moves, and when its TSC offset was
+ * changed. v is current, or does not run. */
+void pvtime_update_vcpu(struct vcpu *v)
+{
+    struct vcpu_time_info *t = &v->info->time, fresh;
+    uint32_t version;
+
+    pvtime_read(v, &fresh);
+    if (evtchn_has_vcpu_info(v)) {
+        version = (READ_ONCE(t->version) + 1) | 1;
+        WRITE_ONCE(t->version, version);
+        barrier(); /* x86 keeps the order of stores */
+        t->tsc_timestamp = fresh.tsc_timestamp;
+        t->system_time = fresh.system_time;
+        t->tsc_to_system_mul = fresh.tsc_to_system_mul;
+        t->tsc_shift = fresh.tsc_shift;
+        t->flags = fresh.flags;
+        barrier();
+        WRITE_ONCE(t->version, version + 1);
+    }
+    if (v->time_info_gva && v == current_vcpu())
+        (void)pvtime_copy_out(v->time_info_gva, &fresh);
+}
+
+void pvtime_fill_wallclock(struct shared_info *s, bool layout32, uint64_t utc_ns)
+{
+    uint32_t *wc = layout32 ? (uint32_t *)((char *)s + SHINFO32_WC) : &s->wc_version;
+    uint32_t *sec_hi = layout32 ? (uint32_t *)((char *)s + SHINFO32_WC_SEC_HI) : &s->wc_sec_hi;
+    uint64_t sec = utc_ns / NS_PER_SEC;
+    uint32_t version = (READ_ONCE(wc[0]) + 1) | 1;
+
+    WRITE_ONCE(wc[0], version);
+    barrier();
+    wc[1] = (uint32_t)sec;
+    wc[2] = (uint32_t)(utc_ns % NS_PER_SEC);
+    *sec_hi = (uint32_t)(sec >> 32);
+    barrier();
+    WRITE_ONCE(wc[0], version + 1);
+}
+
+/* Bring d's wall clock up to date: when it is built, when its time offset or the host's wall clock
+ * was set, and when its shared_info changed width. Not called twice at once for a domain. */
+void pvtime_update_wallclock(struct domain *d)
+{
+    if (d->shared_info)
+        pvtime_fill_wallclock(d->shared_info, d->has_32bit_shinfo,
+                              wallclock_boot_ns() + d->time_offset_seconds * NS_PER_SEC);
+}
+
+/* ---- runstate ------------------------------------------------------------------------------- */
+
+struct runstate32 { /* i386 aligns uint64_t to 4 bytes */
+    int32_t state;
+    uint64_t state_entry_time, time[4];
+} __packed;
+STATIC_ASSERT(sizeof(struct runstate32) == 44);
+
+/* Copy r to the current address space in a 32- or 64-bit guest's layout. With `flagged`, readers on
+ * other vCPUs see XEN_RUNSTATE_UPDATE in state_entry_time while it changes. */
+static int copy_runstate(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32,
+                         bool flagged)
+{
+    struct vcpu_runstate_info out = *r;
+    struct runstate32 out32 = {.state = r->state, .state_entry_time = r->state_entry_time};
+    uint64_t entry_gva = gva + (layout32 ? offsetof(struct runstate32, state_entry_time)
+                                         : offsetof(struct vcpu_runstate_info, state_entry_time));
+    uint64_t entry = r->state_entry_time | XEN_RUNSTATE_UPDATE;
+    int rc;
+
+    memcpy(out32.time, r->time, sizeof(out32.time));
+    if (flagged) {
+        out.state_entry_time = out32.state_entry_time = entry;
+        if (copy_to_guest(entry_gva, &entry, sizeof(entry)))
+            return -EFAULT;
+    }
+    rc = layout32 ? copy_to_guest(gva, &out32, sizeof(out32))
+                  : copy_to_guest(gva, &out, sizeof(out));
+    if (rc || !flagged)
+        return rc;
+    return copy_to_guest(entry_gva, &r->state_entry_time, sizeof(entry));
+}
+
+int runstate_copy_out(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32)
+{
+    return copy_runstate(gva, r, layout32, false);
+}
+
+void runstate_update_guest(struct vcpu *v)
+{
+    struct vcpu_runstate_info r;
+
+    if (likely(!v->runstate_gva))
+        return;
+    vcpu_runstate_get(v, &r);
+    /* The area cannot be reached while the guest runs on page tables without its kernel: then the
+     * guest sees the last state that could be written. */
+    (void)copy_runstate(v->runstate_gva, &r, v->domain->has_32bit_shinfo,
+                        v->domain->vm_assist & BIT(VMASST_TYPE_runstate_update_flag));
+}
