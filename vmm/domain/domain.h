@@ -340,6 +340,9 @@ int guest_physmap_remove_ram(struct domain *d, gfn_t gfn);
 /* Make [gfn, gfn + (1 << order)) ready for a new mapping: what is mapped there now is removed, its
  * RAM given up, foreign references put. -EBUSY: a grant mapping or a device is there. */
 int guest_physmap_vacate(struct domain *d, gfn_t gfn, unsigned order);
+/* Move the page at `from` to gfn `to`, in the place of what is there. -EINVAL, -EBUSY, -ENOMEM;
+ * -EOPNOTSUPP for dom0. */
+int guest_physmap_move(struct domain *d, gfn_t from, gfn_t to);
 
 /* ---- guests' console output: domain/console_op.c --------------------------------------------------- */
 /* One character from d (port 0xE9, console_io): logged line by line with d's number. */
