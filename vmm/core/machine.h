@@ -5,7 +5,6 @@
 #include "boot/e820.h"
 #include "core/acpi.h"
 
-extern struct acpi_info host_acpi;
 extern struct e820_map host_e820; /* as firmware told, with what Ringfence took marked E820_OWNED */
 extern struct cmdline_options boot_options;
 extern uint64_t host_cr3;  /* Ringfence's page tables */

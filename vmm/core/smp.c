@@ -102,9 +102,9 @@ void smp_boot_all(unsigned max_cpus)
     static uint8_t saved[PAGE_SIZE];
     uint32_t bsp = lapic_id();
     memcpy(saved, pa_to_virt(AP_TRAMPOLINE_PA), PAGE_SIZE);
-    for (unsigned i = 0; i < host_acpi.nr_lapics && nr_cpus < MIN(max_cpus, MAX_CPUS); i++) {
-        uint32_t id = host_acpi.lapics[i].apic_id;
-        if (id == bsp || !host_acpi.lapics[i].enabled)
+    for (unsigned i = 0; i < acpi_info.nr_cpus && nr_cpus < MIN(max_cpus, MAX_CPUS); i++) {
+        uint32_t id = acpi_info.cpu[i].apic_id;
+        if (id == bsp || !acpi_info.cpu[i].enabled)
             continue;
         void *stack = pages_alloc(2);
         if (!stack) {

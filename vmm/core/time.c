@@ -127,12 +127,12 @@ void time_init(void)
 {
     const char *by = "PIT";
     boot_tsc = rdtsc();
-    if (host_acpi.hpet_pa && host_acpi.hpet_pa < 0x100000000ULL) {
-        tsc_khz = measure_hpet(host_acpi.hpet_pa);
+    if (acpi_info.hpet_base && acpi_info.hpet_base < 0x100000000ULL) {
+        tsc_khz = measure_hpet(acpi_info.hpet_base);
         by = "HPET";
     }
-    if (!tsc_khz && host_acpi.fadt.pm_timer_port) {
-        tsc_khz = measure_pmtimer(host_acpi.fadt.pm_timer_port);
+    if (!tsc_khz && acpi_info.pm_timer_port) {
+        tsc_khz = measure_pmtimer(acpi_info.pm_timer_port);
         by = "PM timer";
     }
     if (!tsc_khz) {

@@ -50,6 +50,7 @@ void vcpu_start_requested(struct vcpu *v)
     if (!atomic_xchg(&v->init_requested, false))
         return;
     reset_registers(v);
+    vlapic_init_reset(v);
     hvm_ops->flush_tlb(v);
     if (v->sipi_page >= 0) {
         struct segment cs = {(uint16_t)(v->sipi_page << 8), 0x9b, 0xffff, (uint64_t)v->sipi_page << 12};

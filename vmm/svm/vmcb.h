@@ -3,6 +3,7 @@
 
 #include "core/types.h"
 #include "domain/domain.h"
+#include "svm/svm.h"
 
 enum vmcb_intercept { /* bit numbers over the intercept words, APM 2, table B-1 */
     ICPT_CR_READ = 0,   /* + n */
@@ -242,7 +243,7 @@ void svm_dispatch(struct vcpu *v);
 void svm_inject(struct vcpu *v);
 void svm_dump(struct vcpu *v);
 void svm_vcpu_reset(struct vcpu *v);
-int svm_setup(void);
+
 void svm_permissions_init(void);
 paddr_t svm_iopm(const struct domain *d);
 paddr_t svm_msrpm(void);
