@@ -115,6 +115,7 @@ void p2m_resolve(struct p2m *p, uint64_t *entry, unsigned level);
 int p2m_reserve(struct p2m *p, unsigned n);
 /* Turn a hole or leaf into a table of the same translations; one table must be reserved. */
 void p2m_split(struct p2m *p, uint64_t *entry, unsigned level);
-/* Unprotect gfn for writing: true when it is RAM (or was made so). In logdirty.c. */
-bool p2m_make_dirty(struct p2m *p, gfn_t gfn);
+/* gfn is written to: unprotect it, or mark it when its type stays. In logdirty.c. */
+void p2m_make_dirty(struct p2m *p, gfn_t gfn);
+/* Dirty pages below a table that is itself writable. */
 uint64_t p2m_count_dirty(const uint64_t *table, unsigned level);

@@ -71,31 +71,37 @@ static bool want_split(struct p2m *p, unsigned level)
     return level > 1 && (p->logdirty || p->tracking) && !p2m_reserve(p, level - 1);
 }
 
-bool p2m_make_dirty(struct p2m *p, gfn_t gfn)
+/* What the leaf e becomes when its pages are written to. */
+static uint64_t dirtied(const struct p2m *p, uint64_t e, unsigned level)
 {
-    uint64_t *table = p->root, *entry;
+    enum p2m_type t = pte_type(e);
+
+    if (t == P2M_LOGDIRTY)
+        return pte_retype(p, e, level, P2M_RAM);
+    return p->logdirty && p2m_is_ram(t) && t != P2M_RAM ? e | PTE_SW_DIRTY : e;
+}
+
+void p2m_make_dirty(struct p2m *p, gfn_t gfn)
+{
+    uint64_t *table = p->root;
 
     for (unsigned level = P2M_LEVELS;; level--) {
-        uint64_t e, new;
+        uint64_t *entry = &table[pte_index(gfn, level)], e = *entry, new;
 
-        entry = &table[pte_index(gfn, level)];
-        if (!pte_is_table(*entry, level) && pte_type(*entry) == P2M_LOGDIRTY &&
-            want_split(p, level))
+        if (!pte_is_table(e, level)) {
+            new = dirtied(p, e, level);
+            if (new == e)
+                return;
+            if (!want_split(p, level)) {
+                if (p->logdirty)
+                    p->dirty_count += 1ULL << level_order(level);
+                p2m_write_entry(entry, new);
+                return;
+            }
             p2m_split(p, entry, level);
-        if (pte_is_table(*entry, level)) {
-            p2m_resolve(p, entry, level);
-            table = pte_table(*entry);
-            continue;
         }
-        e = new = *entry;
-        if (pte_type(e) == P2M_LOGDIRTY)
-            new = pte_retype(p, e, level, P2M_RAM);
-        else if (p2m_is_ram(pte_type(e)) && pte_type(e) != P2M_RAM && p->logdirty)
-            new = e | PTE_SW_DIRTY;
-        if (p->logdirty && pte_dirty(new) && !pte_dirty(e))
-            p->dirty_count += 1ULL << level_order(level);
-        p2m_write_entry(entry, new);
-        return pte_type(new) == P2M_RAM;
+        p2m_resolve(p, entry, level);
+        table = pte_table(*entry);
     }
 }
 

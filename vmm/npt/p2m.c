@@ -56,6 +56,14 @@ uint64_t pte_retype(const struct p2m *p, uint64_t e, unsigned level, enum p2m_ty
     return pte_leaf(p, pte_mfn(e), level, t);
 }
 
+/* A leaf for a page that somebody just put there: while logging, its contents are news. */
+static uint64_t new_leaf(const struct p2m *p, mfn_t mfn, unsigned level, enum p2m_type t)
+{
+    bool dirty = p->logdirty && (t == P2M_RAM_RO || t == P2M_IOREQ_SERVER);
+
+    return pte_leaf(p, mfn, level, t) | (dirty ? PTE_SW_DIRTY : 0);
+}
+
 /* The i-th part, one level lower, of the leaf e at level. */
 static uint64_t leaf_part(uint64_t e, unsigned level, unsigned i)
 {
@@ -389,7 +397,7 @@ int p2m_set(struct domain *d, gfn_t gfn, mfn_t mfn, unsigned order, enum p2m_typ
         return p2m_set_range(d, gfn, mfn, 1ULL << order, t);
     p2m_change_init(&c);
     spin_lock(&p->lock);
-    err = p2m_set_entry(p, gfn, pte_leaf(p, mfn, level, t), level, &c);
+    err = p2m_set_entry(p, gfn, new_leaf(p, mfn, level, t), level, &c);
     spin_unlock(&p->lock);
     p2m_finish(p, &c);
     return err;
@@ -420,7 +428,7 @@ int p2m_set_range(struct domain *d, gfn_t gfn, mfn_t mfn, uint64_t count, enum p
 
         err = -EINVAL;
         if (valid_request(gfn, mfn, order, t))
-            err = p2m_set_entry(p, gfn, pte_leaf(p, mfn, level, t), level, &c);
+            err = p2m_set_entry(p, gfn, new_leaf(p, mfn, level, t), level, &c);
         gfn += 1ULL << order;
         mfn += 1ULL << order;
         count -= 1ULL << order;
@@ -455,7 +463,7 @@ int p2m_change_type(struct domain *d, gfn_t gfn, enum p2m_type from, enum p2m_ty
     spin_lock(&p->lock);
     mfn = p2m_get(d, gfn, &have, NULL);
     if (have == from || (have == P2M_LOGDIRTY && from == P2M_RAM)) /* dirty logging is not seen */
-        err = p2m_set_entry(p, gfn, pte_leaf(p, mfn, 1, to), 1, &c);
+        err = p2m_set_entry(p, gfn, new_leaf(p, mfn, 1, to), 1, &c);
     spin_unlock(&p->lock);
     p2m_finish(p, &c);
     return err;
