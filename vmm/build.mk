@@ -17,22 +17,22 @@ vmm: build/ringfence
 
 build/vmm/%.o: vmm/%.c vmm/build.mk
 	@mkdir -p $(@D)
-	$(VMM_CC) $(VMM_CFLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC $<"; $(VMM_CC) $(VMM_CFLAGS) -MMD -MP -c $< -o $@
 build/vmm/%.asm.o: vmm/%.asm vmm/build.mk
 	@mkdir -p $(@D)
-	$(VMM_NASM) -f elf64 -g -F dwarf $< -o $@
+	@$(VMM_NASM) -f elf64 -g -F dwarf $< -o $@
 
 # Two links: the first gives the addresses for the symbol table that backtraces read.
 build/vmm.0.elf: $(VMM_OBJ) vmm/image.lds
 	@echo 'section .symtab_blob' > build/symbols.0.asm
 	$(VMM_NASM) -f elf64 build/symbols.0.asm -o build/symbols.0.o
-	ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
+	@ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
 	    $(VMM_OBJ) build/symbols.0.o $(DECOMPRESS_LIBS)
 build/symbols.asm: build/vmm.0.elf vmm/symbols.sh
 	nm -n $< | sh vmm/symbols.sh > $@
 build/vmm.elf: build/vmm.0.elf build/symbols.asm
 	$(VMM_NASM) -f elf64 build/symbols.asm -o build/symbols.o
-	ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
+	@ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
 	    $(VMM_OBJ) build/symbols.o $(DECOMPRESS_LIBS)
 # The container: the flat image, bss included, in an ELF32 whose entry is the 32-bit start.
 build/ringfence: build/vmm.elf vmm/wrap.lds

@@ -2,6 +2,7 @@
 #include "boot/multiboot.h"
 #include "core/console.h"
 #include "core/cpu.h"
+#include "core/errno.h"
 #include "core/irq.h"
 #include "core/lapic.h"
 #include "core/machine.h"
@@ -173,7 +174,7 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     printk(LOG_ERR, "Command line: %s", boot_cmdline);
     report_options();
     if (err)
-        refuse(err == -XEN_ENOENT ? "the boot loader gave no memory map" : "not started by Multiboot 1 or 2");
+        refuse(err == -ENOENT ? "the boot loader gave no memory map" : "not started by Multiboot 1 or 2");
     if (!boot.nr_modules)
         refuse("no dom0 kernel: give it as the first module");
     host_e820 = boot.map;

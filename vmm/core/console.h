@@ -4,6 +4,8 @@
 #include "core/print.h"
 #include "core/types.h"
 
+struct domain;
+
 /* Boot: open the UART at ioport with `baud` (0: leave the firmware's setting). Polled output. */
 void console_init(uint16_t ioport, unsigned baud);
 void console_set_levels(int level, int guest_level);

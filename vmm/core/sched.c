@@ -9,6 +9,7 @@
 
 #include "core/atomic.h"
 #include "core/console.h"
+#include "core/errno.h"
 #include "core/smp.h"
 #include "core/x86.h"
 #include "domain/exit.h"
@@ -228,7 +229,7 @@ int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft
         for (unsigned i = 0; i < nr_cpus; i++)
             any |= hard[i / 64] >> (i % 64) & 1;
         if (!any)
-            return -XEN_EINVAL;
+            return -EINVAL;
     }
     struct run_queue *rq = lock_vcpu_rq(v);
     for (unsigned i = 0; i < ARRAY_SIZE(v->affinity_hard); i++) {

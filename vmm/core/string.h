@@ -6,6 +6,7 @@
 #include <stdio.h>
 #else
 #include <stdarg.h>
+#include <stdint.h>
 #include <stddef.h>
 void *memcpy(void *dst, const void *src, size_t n);
 void *memmove(void *dst, const void *src, size_t n);

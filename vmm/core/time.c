@@ -41,6 +41,11 @@ uint64_t wallclock_boot_ns(void)
     return boot_wallclock_ns;
 }
 
+void wallclock_set_boot_ns(uint64_t ns)
+{
+    boot_wallclock_ns = ns;
+}
+
 /* TSC ticks per ms against the HPET's main counter (HPET spec 1.0a, 2.3). */
 static uint64_t measure_hpet(paddr_t base)
 {
@@ -58,8 +63,8 @@ static uint64_t measure_hpet(paddr_t base)
     while (h1 - h0 < wait);
     uint64_t t1 = rdtsc();
     mmio_write32(hpet + 0x10, config);
-    return (uint64_t)((unsigned __int128)(t1 - t0) * 1000000000000ULL /
-                      ((uint64_t)(h1 - h0) * period_fs));
+    uint64_t elapsed_ns = (uint64_t)(h1 - h0) * period_fs / 1000000;
+    return (t1 - t0) * 1000000 / elapsed_ns;
 }
 
 static uint64_t measure_pmtimer(uint16_t port)

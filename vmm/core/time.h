@@ -7,10 +7,10 @@
 
 #include "core/types.h"
 
-#define NS_PER_SEC 1000000000ULL
-#define NS_PER_MS  1000000ULL
-#define NS_PER_US  1000ULL
-#define TIME_NEVER (~0ULL)
+#define NS_PER_SEC 1000000000UL
+#define NS_PER_MS  1000000UL
+#define NS_PER_US  1000UL
+#define TIME_NEVER (~0UL)
 
 struct timer {
     uint64_t expires_ns; /* absolute; TIME_NEVER when not set */

@@ -9,11 +9,11 @@ typedef uint64_t paddr_t; /* host-physical or guest-physical address, bytes */
 typedef uint64_t mfn_t;   /* machine frame number, 4 KiB pages */
 typedef uint64_t gfn_t;   /* guest frame number, 4 KiB pages */
 
-#define INVALID_MFN (~0ULL)
-#define INVALID_GFN (~0ULL)
+#define INVALID_MFN (~0UL)
+#define INVALID_GFN (~0UL)
 
 #define PAGE_SHIFT 12
-#define PAGE_SIZE  (1ULL << PAGE_SHIFT)
+#define PAGE_SIZE  (1UL << PAGE_SHIFT)
 #define PAGE_MASK  (~(PAGE_SIZE - 1))
 
 #define ORDER_4K 0
@@ -28,7 +28,7 @@ typedef uint64_t gfn_t;   /* guest frame number, 4 KiB pages */
 #define MAX(a, b)               ((a) > (b) ? (a) : (b))
 #define PFN_UP(x)               (((x) + PAGE_SIZE - 1) >> PAGE_SHIFT)
 #define PFN_DOWN(x)             ((x) >> PAGE_SHIFT)
-#define BIT(n)                  (1ULL << (n))
+#define BIT(n)                  (1UL << (n))
 #define STATIC_ASSERT(c)        _Static_assert(c, #c)
 
 #define likely(x)   __builtin_expect(!!(x), 1)

@@ -155,6 +155,15 @@ static unsigned known_length(const uint8_t *b)
     return 0;
 }
 
+/* All bytes that can be read are at hand: the decoder asking for more means a fault. */
+static enum emul_result no_read(struct emul_ctx *c, uint64_t linear, void *buf, unsigned bytes,
+                                enum emul_access access)
+{
+    (void)c, (void)linear, (void)buf, (void)bytes, (void)access;
+    return EMUL_UNHANDLEABLE;
+}
+static const struct emul_ops no_ops = {.read = no_read};
+
 unsigned exit_insn_length(struct vcpu *v)
 {
     struct segment cs;
@@ -173,7 +182,9 @@ unsigned exit_insn_length(struct vcpu *v)
     c.code_bytes = wide ? 8 : cs.attr & 0x400 ? 4 : 2;
     c.stack_bytes = c.code_bytes;
     c.cr0 = hvm_ops->get_cr(v, 0);
-    emul_begin(&c, b, got);
+    c.ops = &no_ops;
+    memcpy(c.bytes, b, got);
+    emul_begin(&c, got);
     int n = emul_decode(&c);
     return n > 0 ? (unsigned)n : 0;
 }

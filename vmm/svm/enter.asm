@@ -34,7 +34,7 @@ svm_enter:
         mov r15, GPR(15)
         pop rax
         sti
-        vmrun rax
+        vmrun
         cli
         mov rax, [rsp]                          ; regs
         mov GPR(1), rcx

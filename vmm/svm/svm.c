@@ -2,6 +2,7 @@
 #include "core/atomic.h"
 #include "core/errno.h"
 #include "core/mm.h"
+#include "core/print.h"
 #include "core/string.h"
 #include "core/trap.h"
 #include "core/x86.h"
