@@ -454,7 +454,7 @@ static int op_unmask(struct domain *d, unsigned port)
     if (!chn)
         return -EINVAL;
     spin_lock(&chn->lock);
-    if (chn->state != EVTCHNSTAT_closed && !chn->xen_fn) {
+    if (chn->state != EVTCHNSTAT_closed) {
         if (f)
             evtchn_fifo_unmask(d, f, chn, port);
         else

@@ -74,8 +74,16 @@ int pvtime_copy_out(uint64_t gva, struct vcpu_time_info *t)
     return copy_to_guest(gva, &t->version, sizeof(t->version));
 }
 
+static bool same_line(const struct vcpu_time_info *a, const struct vcpu_time_info *b)
+{
+    return a->tsc_timestamp == b->tsc_timestamp && a->system_time == b->system_time &&
+           a->tsc_to_system_mul == b->tsc_to_system_mul && a->tsc_shift == b->tsc_shift &&
+           a->flags == b->flags;
+}
+
 /* Bring v's clock up to date: at its creation, when vcpu_info moves, and when its TSC offset was
- * changed. v is current, or does not run. */
+ * changed (or at every load: it does nothing when nothing changed). v is current, or does not run.
+ */
 void pvtime_update_vcpu(struct vcpu *v)
 {
     struct vcpu_time_info *t = &v->info->time, fresh;
@@ -83,6 +91,8 @@ void pvtime_update_vcpu(struct vcpu *v)
 
     pvtime_read(v, &fresh);
     if (evtchn_has_vcpu_info(v)) {
+        if (likely(same_line(t, &fresh)))
+            return;
         version = (READ_ONCE(t->version) + 1) | 1;
         WRITE_ONCE(t->version, version);
         barrier(); /* x86 keeps the order of stores */
