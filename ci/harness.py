@@ -145,7 +145,7 @@ class Machine:
             drives.append(("job", self._job_tar))
         for number, (name, path) in enumerate(drives):
             unit = number + (1 if self.cdrom else 0)
-            serial = f"model=RINGFENCE-{name.upper()}"
+            serial = f"model=RF-{name.upper()}"
             file = os.path.abspath(path).replace(",", ",,")
             cmd += ["-drive", f"file={file},if=none,id=d{number},format={image_format(path)},snapshot=on",
                     "-device", f"ide-hd,drive=d{number},bus=ide.{unit},{serial}"]
@@ -257,6 +257,28 @@ class Console:
     def command(self, line, timeout=60):
         """Run a line at the shell at hand; returns what it printed."""
         return self.status(line, timeout)[1]
+
+    def attach(self, guest, pattern=None, timeout=240):
+        """From dom0's shell to the guest's console; waits for a pattern there (its shell by default)."""
+        self.mark = len(self.text)
+        self.send(f"xl console {guest}\r")
+        self.expect(pattern or GUEST_PROMPT, timeout, settle=0 if pattern else 0.3)
+
+    def detach(self):
+        """From a guest's console to dom0's shell. xl takes Ctrl-] only when it comes alone."""
+        for _ in range(3):
+            self.read(0.3)
+            self.mark = len(self.text)
+            self.send("\x1d")
+            time.sleep(0.3)
+            self.send("\r")
+            try:
+                self.expect(DOM0_PROMPT, 15)
+                return
+            except Timeout:
+                if self.ended:
+                    raise
+        raise Timeout(f"Ctrl-] does not lead back to dom0 (last line seen: {self.last_line()})")
 
     def elapsed(self):
         """Seconds since power-on."""

@@ -1,0 +1,63 @@
+; memory.asm: a boot sector that looks at RAM from 16 MiB to 48 MiB through flat 32-bit segments. It says
+; MEMORY-ZERO or MEMORY-DIRTY on the serial port, fills that RAM with a pattern, says MEMORY-FILLED, halts.
+bits 16
+org 0x7c00
+FIRST equ 16 << 20
+LAST  equ 48 << 20
+    cli
+    xor ax, ax
+    mov ds, ax
+    mov ss, ax
+    mov sp, 0x7c00
+    in al, 0x92             ; A20 on
+    or al, 2
+    and al, 0xfe
+    out 0x92, al
+    lgdt [gdtr]
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    jmp 8:flat
+bits 32
+flat:
+    mov ax, 16
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov edi, FIRST
+    mov ecx, (LAST - FIRST) / 4
+    xor eax, eax
+    cld
+    repe scasd
+    mov esi, zero
+    je said
+    mov esi, dirty
+said:
+    call say
+    mov edi, FIRST
+    mov ecx, (LAST - FIRST) / 4
+    mov eax, 0x5ec2e75e
+    rep stosd
+    mov esi, filled
+    call say
+stop:
+    hlt
+    jmp stop
+say:
+    lodsb
+    test al, al
+    jz .done
+    mov dx, 0x3f8
+    out dx, al
+    jmp say
+.done:
+    ret
+zero   db 'MEMORY-ZERO', 13, 10, 0
+dirty  db 'MEMORY-DIRTY', 13, 10, 0
+filled db 'MEMORY-FILLED', 13, 10, 0
+align 8
+gdt dq 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+gdtr dw 23
+     dd gdt
+times 510-($-$$) db 0
+dw 0xaa55

@@ -1,0 +1,159 @@
+"""Guests on a two-CPU dom0: from CD and from disk, two at once, the whole life of a domain."""
+import re
+import time
+
+import harness
+from boottest import Session, check
+
+TRIPLE = "disk=/root/job/triplefault.img mem=64"
+
+
+def session():
+    """Two CPUs, both guest images."""
+    return Session("guests", smp=2)
+
+
+def boots_on_two_cpus(s):
+    """dom0 has two CPUs and both do work."""
+    check(s.run("nproc").strip() == "2", "dom0 has not two CPUs")
+    s.run("for c in 0 1; do taskset -c $c sh -c 'i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done' & done; wait", 120)
+
+
+def guest_from_disk(s):
+    """SeaBIOS, GRUB from the MBR, stock kernel, its shell."""
+    s.create("disk", disk="/dev/guestimg")
+    s.shell("disk", 300)
+    check("Linux" in s.console.command("uname -a"), "uname -a does not say Linux")
+    s.leave()
+
+
+def guest_from_cd_beside_it(s):
+    """SeaBIOS, ISOLINUX from CD, while the first guest runs; both answer."""
+    if s.domid("disk") is None:
+        s.create("disk", disk="/dev/guestimg")
+        s.shell("disk", 300)
+        s.leave()
+    s.create("cd", disk="/dev/guestiso", kind="cd")
+    s.shell("cd", 400)
+    check("Linux" in s.console.command("uname -a"), "uname -a does not say Linux")
+    s.leave()
+    s.alive("disk")
+    s.alive("cd")
+
+
+def stock_commands_on_guests(s):
+    """list, vcpu-list, uptime, xentop, xenstore-ls and xen-hvmctx about running guests."""
+    domid = s.domid("disk")
+    check(domid is not None, "the guest from disk does not run")
+    for command in ("xl list", "xl vcpu-list", "xl uptime", "xentop -b -i1", "xenstore-ls"):
+        check("disk" in s.run(command), f"{command} does not show the guest")
+    output = s.run(f"xen-hvmctx {domid}")
+    for record in ("CPU", "LAPIC", "PIC", "PIT", "RTC"):
+        check(record in output, f"xen-hvmctx shows no {record}")
+
+
+def pause_and_unpause(s):
+    """A paused guest uses no CPU time and answers again after unpause."""
+    s.run("xl pause disk")
+    check("p" in s.state("disk"), f"paused, but its state is {s.state('disk')}")
+    first = s.run("xl list disk | awk 'END { print $6 }'")
+    time.sleep(3)
+    check(first == s.run("xl list disk | awk 'END { print $6 }'"), "a paused guest uses CPU time")
+    s.run("xl unpause disk")
+    check("p" not in s.state("disk"), "still paused")
+    s.alive("disk")
+
+
+def triple_fault_ends_its_guest_only(s):
+    """The guest is destroyed with a register dump; dom0 and the other guests go on."""
+    s.run(f"rf-create triple {TRIPLE} hdtype=ide extra='on_crash=\"destroy\"\\\\non_reboot=\"destroy\"'", 120)
+    s.wait_gone("triple", 60)
+    output = s.run("xl dmesg | tail -n 80")
+    check(re.search(r"(?i)triple.?fault|crash", output), f"no word of a triple fault in xl dmesg: {output[-200:]}")
+    check(re.search(r"(?i)\brip\b", output), "no register dump in xl dmesg")
+    s.alive("disk")
+
+
+def qemu_killed(s):
+    """kill -9 of a guest's QEMU ends that guest; the rest goes on."""
+    domid = s.domid("cd")
+    check(domid is not None, "the guest from CD does not run")
+    s.run(f"pkill -9 -f -- '-xen-domid {domid} '")
+    console = s.dom0()
+    console.send("xl console cd\r")     # so that it needs its device model
+    time.sleep(1)
+    console.send("\r")
+    time.sleep(2)
+    s.leave()
+    deadline = time.monotonic() + 60
+    while s.domid("cd") is not None and not re.search("[sc]", s.state("cd")):
+        check(time.monotonic() < deadline, f"the guest goes on without its QEMU (state {s.state('cd')})")
+        time.sleep(3)
+    if s.domid("cd") is not None:
+        s.run("xl destroy cd; true")
+    s.alive("disk")
+
+
+def guest_reboots_from_inside(s):
+    """reboot -f in the guest: a new domain of that name comes to its shell."""
+    old = s.domid("disk")
+    check(old is not None, "the guest from disk does not run")
+    s.shell_line("disk", "reboot -f")
+    deadline = time.monotonic() + 90 * harness.slowness()
+    while s.domid("disk") in (old, None):
+        check(time.monotonic() < deadline, "no new domain after reboot -f")
+        time.sleep(3)
+    s.shell("disk", 300)
+    s.leave()
+
+
+def xl_reboot(s):
+    """xl reboot: the same, asked for from dom0."""
+    old = s.domid("disk")
+    check(old is not None, "the guest from disk does not run")
+    s.run("xl reboot disk")
+    deadline = time.monotonic() + 90 * harness.slowness()
+    while s.domid("disk") in (old, None):
+        check(time.monotonic() < deadline, "no new domain after xl reboot")
+        time.sleep(3)
+
+
+def destroy_running(s):
+    """xl destroy of a running guest (it is in its boot loader or kernel)."""
+    check(s.domid("disk") is not None, "the guest from disk does not run")
+    s.destroy("disk")
+
+
+def create_paused_with_console(s):
+    """xl create -p leaves it paused; xl create -c shows its console; poweroff -f from inside ends it."""
+    s.run("rf-create --config disk disk=/dev/guestimg; xl create -p /root/disk.cfg", 120)
+    check("p" in s.state("disk"), f"created with -p, its state is {s.state('disk')}")
+    s.run("xl unpause disk")
+    s.destroy("disk")
+    console = s.dom0()
+    console.mark = len(console.text)
+    console.send("xl create -c /root/disk.cfg\r")
+    console.expect(harness.GUEST_PROMPT, 300, settle=0.5)
+    console.send("poweroff -f\r")
+    console.expect(harness.DOM0_PROMPT, 60)
+    s.wait_gone("disk", 60)
+
+
+def xl_shutdown(s):
+    """xl shutdown ends a guest through its PV drivers."""
+    s.create("disk", disk="/dev/guestimg")
+    s.shell("disk", 300)
+    s.leave()
+    s.run("xl shutdown disk")
+    s.wait_gone("disk", 90)
+
+
+def no_leftovers(s):
+    """No domain and no QEMU is left."""
+    check(s.run("xl list | wc -l").strip() == "2", "a domain is left")
+    check(s.run("pgrep -c qemu-system; true").strip() == "0", "a QEMU is left")
+
+
+TESTS = [boots_on_two_cpus, guest_from_disk, guest_from_cd_beside_it, stock_commands_on_guests, pause_and_unpause,
+         triple_fault_ends_its_guest_only, qemu_killed, guest_reboots_from_inside, xl_reboot, destroy_running,
+         create_paused_with_console, xl_shutdown, no_leftovers]
