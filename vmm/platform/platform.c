@@ -3,6 +3,8 @@
  */
 #include "platform/inner.h"
 
+static void recount(struct domain *d);
+
 /* ---- life cycle -------------------------------------------------------------------------- */
 
 /* Give d its devices, by d->emulation_flags. d->hvm_params is zero or set. 0 or -ENOMEM. */
@@ -34,6 +36,7 @@ void platform_reset(struct domain *d)
     spin_lock(&d->platform->irq_lock);
     vioapic_reset(d);
     vpic_reset(d);
+    recount(d);
     spin_unlock(&d->platform->irq_lock);
     vpit_reset(d);
     vrtc_reset(d);
@@ -398,9 +401,10 @@ int platform_pending_interrupt(struct vcpu *v, enum intr_source *src)
         *src = INTR_CALLBACK;
         return (int)(d->callback_via_data & 0xff);
     }
-    if (READ_ONCE(p->pic.output) && (v->vlapic->extint || p->pin0_extint == (int)v->id)) {
+    int pic = READ_ONCE(p->pic.next);
+    if (pic >= 0 && (v->vlapic->extint || p->pin0_extint == (int)v->id)) {
         *src = INTR_PIC;
-        return vpic_peek(d);
+        return pic;
     }
     *src = INTR_LAPIC;
     return vlapic_pending(v);
@@ -412,7 +416,8 @@ int platform_accept_interrupt(struct vcpu *v, enum intr_source src, int vector)
     case INTR_CALLBACK: /* the guest's handler clears upcall_pending */
         break;
     case INTR_PIC:
-        return vpic_ack(v->domain);
+        vpic_ack(v->domain, vector);
+        break;
     case INTR_LAPIC:
         vlapic_accept(v, (uint8_t)vector);
         break;

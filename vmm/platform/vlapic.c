@@ -183,7 +183,7 @@ static void refresh(struct vcpu *v)
         l->hw_enabled ? !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == APIC_EXTINT : v->id == 0;
     l->mmio_page = l->hw_enabled && !l->x2apic ? l->base_msr & PAGE_MASK : ~0ULL;
     recheck(v);
-    if (l->extint && v->domain->platform->pic.output)
+    if (l->extint && v->domain->platform->pic.next >= 0)
         atomic_or(&v->work, VWORK_EVENT);
 }
 

@@ -5,7 +5,8 @@
 #include "platform/inner.h"
 
 enum { MASTER, SLAVE };
-#define CASCADE 2 /* the master's input that the slave's INT drives */
+#define CASCADE  2 /* the master's input that the slave's INT drives */
+#define SPURIOUS 7 /* what a chip answers when the request went away before INTA */
 
 static const uint8_t elcr_writable[2] = {0xf8,
                                          0xde}; /* not the timer, keyboard, cascade, RTC, FPU */
@@ -43,8 +44,8 @@ static int chip_pending(const struct hvm_hw_vpic *c)
     return rank < best_rank(c, busy) ? (int)rank_to_irq(c, rank) : -1;
 }
 
-/* The INT pin went up: tell every vCPU that listens. */
-static void output_rose(struct domain *d)
+/* What the CPU would be given changed: tell every vCPU that listens. */
+static void next_changed(struct domain *d, bool rose)
 {
     for (unsigned i = 0; i < d->max_vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
@@ -52,9 +53,21 @@ static void output_rose(struct domain *d)
             continue;
         if (v->vlapic->extint || d->platform->pin0_extint == (int)i)
             vcpu_kick(v, VWORK_EVENT);
-        else
+        else if (rose)
             vlapic_lint0(v);
     }
+}
+
+/* Vector of the interrupt in front. */
+static int front_vector(const struct vpic *p)
+{
+    const struct hvm_hw_vpic *m = &p->chip[MASTER], *s = &p->chip[SLAVE];
+    int irq = chip_pending(m), sub;
+
+    if (irq != CASCADE)
+        return m->irq_base + irq;
+    sub = chip_pending(s);
+    return s->irq_base + (sub < 0 ? SPURIOUS : sub);
 }
 
 /* State changed: work the cascade and the INT pins out again. */
@@ -66,10 +79,10 @@ static void update(struct domain *d)
     s->int_output = !s->init_state && chip_pending(s) >= 0;
     m->irr = (uint8_t)((m->irr & ~BIT(CASCADE)) | (unsigned)s->int_output << CASCADE);
     m->int_output = !m->init_state && chip_pending(m) >= 0;
-    bool rose = m->int_output && !p->output;
-    WRITE_ONCE(p->output, m->int_output);
-    if (rose)
-        output_rose(d);
+    int next = m->int_output ? front_vector(p) : -1, before = p->next;
+    WRITE_ONCE(p->next, next);
+    if (next != before)
+        next_changed(d, before < 0);
 }
 
 /* INTA to one chip for input irq. */
@@ -85,37 +98,15 @@ static void chip_ack(struct hvm_hw_vpic *c, unsigned irq)
         c->priority_add = (irq + 1) & 7;
 }
 
-/* Vector of the interrupt in front; what happens to the chips when `take`. Under irq_lock. */
-static int inta(struct domain *d, bool take)
-{
-    struct vpic *p = vpic_of(d);
-    struct hvm_hw_vpic *m = &p->chip[MASTER], *s = &p->chip[SLAVE];
-    int irq = chip_pending(m), vector;
-
-    if (irq < 0)
-        return m->irq_base + 7; /* spurious: no ISR bit */
-    if (irq == CASCADE) {
-        int sub = chip_pending(s);
-        vector = s->irq_base + (sub < 0 ? 7 : sub);
-        if (take && sub >= 0)
-            chip_ack(s, (unsigned)sub);
-    } else {
-        vector = m->irq_base + irq;
-    }
-    if (take) {
-        chip_ack(m, (unsigned)irq);
-        update(d);
-    }
-    return vector;
-}
-
 void vpic_reset(struct domain *d)
 {
     struct vpic *p = vpic_of(d);
 
     memset(p, 0, sizeof(*p));
+    p->next = -1;
     p->chip[MASTER].is_master = 1;
-    p->chip[MASTER].elcr = BIT(CASCADE); /* the slave's INT is a level */
+    p->chip[MASTER].elcr = BIT(CASCADE);             /* the slave's INT is a level */
+    p->chip[MASTER].imr = p->chip[SLAVE].imr = 0xff; /* silent until programmed */
 }
 
 void vpic_line(struct domain *d, unsigned irq, bool level)
@@ -135,20 +126,28 @@ void vpic_line(struct domain *d, unsigned irq, bool level)
     update(d);
 }
 
-int vpic_ack(struct domain *d)
+/* Take input irq of a chip, unless its vector was a spurious one: then nothing is in service. */
+static void take(struct hvm_hw_vpic *c, unsigned irq)
 {
-    spin_lock(&d->platform->irq_lock);
-    int vector = inta(d, true);
-    spin_unlock(&d->platform->irq_lock);
-    return vector;
+    if (irq != SPURIOUS || c->irr >> irq & 1)
+        chip_ack(c, irq);
 }
 
-int vpic_peek(struct domain *d)
+void vpic_ack(struct domain *d, int vector)
 {
+    struct vpic *p = vpic_of(d);
+    struct hvm_hw_vpic *m = &p->chip[MASTER], *s = &p->chip[SLAVE];
+    unsigned base = (unsigned)vector & ~7u, irq = (unsigned)vector & 7;
+
     spin_lock(&d->platform->irq_lock);
-    int vector = inta(d, false);
+    if (base == s->irq_base && (base != m->irq_base || chip_pending(m) == CASCADE)) {
+        take(s, irq);
+        chip_ack(m, CASCADE);
+    } else if (base == m->irq_base) {
+        take(m, irq);
+    }
+    update(d);
     spin_unlock(&d->platform->irq_lock);
-    return vector;
 }
 
 bool vpic_masked(const struct domain *d, unsigned irq)
