@@ -34,7 +34,7 @@ long memory_op_continue(struct vcpu *v, unsigned op, uint64_t at)
 
 static void give_up(struct domain *d, struct page_info *pg)
 {
-    if (!d->is_dom0 && !(pg->flags & PG_XENHEAP))
+    if (!d->is_dom0) /* nor does this touch the hypervisor's frames: they have no such reference */
         page_put_alloc_ref(pg);
 }
 
