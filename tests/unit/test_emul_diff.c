@@ -1,8 +1,4 @@
-/* sources: vmm/platform/emul_decode.c vmm/platform/emul_tables.c vmm/platform/emul_exec.c
- * vmm/platform/emul_seg.c vmm/platform/emul_operand.c vmm/platform/emul_arith.c
- * vmm/platform/emul_int.c vmm/platform/emul_misc.c vmm/platform/emul_stack.c
- * vmm/platform/emul_flow.c vmm/platform/emul_string.c vmm/platform/emul_io.c
- * vmm/platform/emul_sys.c vmm/platform/emul_sse.c */
+/* sources: vmm/platform/emul_*.c */
 /*
  * The emulator against the processor: random instructions run in a traced child, one single step
  * each, and in the emulator; registers, flags, memory and faults must agree. 64-bit code, 32-bit
