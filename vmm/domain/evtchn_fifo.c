@@ -113,7 +113,7 @@ static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn 
         if (old->tail == port)
             old->tail = 0;
         WRITE_ONCE(chn->last_queue, target);
-        if (q->tail && q->tail != port)
+        if (q->tail)
             tail = fifo_word(f, q->tail);
         q->tail = port;
         if (!tail || !fifo_link(tail, port)) {
