@@ -364,6 +364,9 @@ static void mapping(void **state)
     assert_int_equal(frame_table[RAM + 3].refs, 2);
     assert_int_equal(domains[1].refs, 2);
     assert_false(revoke(1, 9));
+    entry(1, 9)->domid = 2; /* in use by 0: nobody else's, whatever the entry says now */
+    assert_int_equal(map(2, 1, 9, 40, false, &h2), GNTST_bad_gntref);
+    entry(1, 9)->domid = 0;
     /* Again, read-only: both pins, one page reference. */
     assert_int_equal(map(0, 1, 9, 41, true, &h2), GNTST_okay);
     assert_int_equal(p2m_entries[0][41].type, P2M_GRANT_RO);
