@@ -199,6 +199,7 @@ static void fill_start_info(uint64_t pa, uint64_t rsdp_pa, uint64_t initrd_pa, u
     memset(si, 0, INFO_AREA);
     si->magic = XEN_HVM_START_MAGIC_VALUE;
     si->version = 1;
+    si->flags = SIF_INITDOMAIN | SIF_PRIVILEGED;
     si->rsdp_paddr = rsdp_pa;
     si->cmdline_paddr = virt_to_pa(text);
     si->memmap_paddr = virt_to_pa(mm);
