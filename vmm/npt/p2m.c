@@ -79,13 +79,13 @@ static bool is_foreign(uint64_t e)
     return pte_type(e) == P2M_FOREIGN_RW || pte_type(e) == P2M_FOREIGN_RO;
 }
 
-/* Translations of the leaf old may be cached, and must not be used once it is new. */
-static bool needs_flush(uint64_t old, uint64_t new)
+/* Translations of the leaf old may be cached, and must not be used once it is now. */
+static bool needs_flush(uint64_t old, uint64_t now)
 {
     if (!(old & PTE_PRESENT))
         return false;
-    return !(new &PTE_PRESENT) || (old & ~new &PTE_WRITE) ||
-           ((old ^ new) & (PTE_ADDR | PTE_MEMTYPE));
+    return !(now & PTE_PRESENT) || (old & ~now & PTE_WRITE) ||
+           ((old ^ now) & (PTE_ADDR | PTE_MEMTYPE));
 }
 
 /* ---- looking up --------------------------------------------------------------------------- */
