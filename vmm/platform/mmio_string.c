@@ -9,22 +9,10 @@
 #include "core/errno.h"
 #include "core/string.h"
 
-#define IN_PAGE  (PAGE_SIZE - 1)
 #define TSS_BUSY 11 /* type of a 32- or 64-bit TSS in TR */
 
 /* ---- batches ----------------------------------------------------------------------------------
  */
-
-/* Items of `bytes` that stay in the page of the one at addr, at most reps; 0: not even that one. */
-static unsigned long fit(uint64_t addr, unsigned bytes, unsigned long reps, bool df)
-{
-    uint64_t in_page = addr & IN_PAGE, n;
-
-    if (in_page + bytes > PAGE_SIZE)
-        return 0;
-    n = df ? in_page / bytes + 1 : (PAGE_SIZE - in_page) / bytes;
-    return MIN(n, reps);
-}
 
 /* May a device model read (or write) the guest's memory there by itself? */
 static bool is_plain_ram(struct mmio_vcpu *m, paddr_t gpa, bool write)
@@ -105,7 +93,7 @@ enum emul_result mmio_rep_movs(struct emul_ctx *c, uint64_t src, uint64_t dst, u
                                unsigned long *reps, bool df)
 {
     struct mmio_vcpu *m = mmio_of(c);
-    unsigned long n = fit(dst, bytes, fit(src, bytes, *reps, df), df);
+    unsigned long n = *reps; /* the emulator keeps them within a page */
     paddr_t from, to;
     bool faulted, to_device;
     enum emul_result res;
@@ -140,7 +128,7 @@ enum emul_result mmio_rep_stos(struct emul_ctx *c, uint64_t dst, uint64_t value,
                                unsigned long *reps, bool df)
 {
     struct mmio_vcpu *m = mmio_of(c);
-    unsigned long n = fit(dst, bytes, *reps, df);
+    unsigned long n = *reps;
     enum emul_result res;
     bool faulted;
     paddr_t to;
@@ -168,7 +156,7 @@ static enum emul_result rep_port(struct emul_ctx *c, uint16_t port, uint64_t lin
                                  unsigned long *reps, bool df, bool in)
 {
     struct mmio_vcpu *m = mmio_of(c);
-    unsigned long n = fit(linear, bytes, *reps, df);
+    unsigned long n = *reps;
     enum emul_result res;
     bool faulted;
     paddr_t gpa;
