@@ -1,6 +1,4 @@
-/* sources: vmm/platform/platform.c vmm/platform/vpic.c vmm/platform/vioapic.c vmm/platform/vlapic.c
- * vmm/platform/vlapic_ipi.c vmm/platform/vlapic_timer.c vmm/platform/vpit.c vmm/platform/vrtc.c
- * vmm/platform/vhpet.c vmm/platform/vpmtmr.c vmm/platform/vtick.c */
+/* sources: vmm/platform/v*.c vmm/platform/platform.c vmm/platform/save.c */
 /* test_vpic.c: the 8259A data sheet's rules, seen through ports and the interrupts vCPU 0 gets. */
 #include "platform_stubs.h"
 

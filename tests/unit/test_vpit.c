@@ -1,6 +1,4 @@
-/* sources: vmm/platform/platform.c vmm/platform/vpic.c vmm/platform/vioapic.c vmm/platform/vlapic.c
- * vmm/platform/vlapic_ipi.c vmm/platform/vlapic_timer.c vmm/platform/vpit.c vmm/platform/vrtc.c
- * vmm/platform/vhpet.c vmm/platform/vpmtmr.c vmm/platform/vtick.c vmm/platform/save.c */
+/* sources: vmm/platform/v*.c vmm/platform/platform.c vmm/platform/save.c */
 /* test_vpit.c: the 8254 data sheet's modes, through ports, against a clock that the test moves. */
 #include "platform_stubs.h"
 
