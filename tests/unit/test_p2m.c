@@ -1,4 +1,4 @@
-/* sources: vmm/core/heap.c vmm/core/kmalloc.c vmm/core/page.c vmm/npt/p2m.c vmm/npt/logdirty.c */
+/* sources: vmm/core/heap.c vmm/core/kmalloc.c vmm/core/page.c vmm/npt/logdirty.c vmm/npt/fault.c */
 /* test_p2m.c: the p2m against a flat model, in both formats, seen through p2m_get and through a
  * walk of the raw entries as the manuals have it, with a TLB that must never be wrong.
  */
@@ -18,7 +18,18 @@
 #include "core/print.h"
 #include "core/string.h"
 #include "domain/domain.h"
-#include "npt/fault.c" /* here, as the first line is full */
+
+/* p2m.c is included, so that the test can come between any two steps of a walk without the lock. */
+static void (*walk_hook)(void);
+#undef atomic_load
+#define atomic_load(p)                                                                             \
+    ({                                                                                             \
+        __typeof__(*(p)) loaded_ = __atomic_load_n((p), __ATOMIC_ACQUIRE);                         \
+        if (walk_hook)                                                                             \
+            walk_hook();                                                                           \
+        loaded_;                                                                                   \
+    })
+#include "npt/p2m.c"
 
 #define FRAMES  12288
 #define WINDOW  (1ULL << 20)                  /* gfns that the model has: 4 GiB */
@@ -843,6 +854,59 @@ static void test_lockless_readers(void **state)
     finish();
 }
 
+/* The same without chance: between any two loads of a lookup, its table goes and is used again. */
+static unsigned hook_countdown;
+static void reuse_tables(void)
+{
+    if (hook_countdown--)
+        return;
+    walk_hook = NULL;
+    p2m_set(dom, 0x400, 0x10400, 9, P2M_RAM);
+    p2m_set(dom, 0x80001, 0x6000000, 0, P2M_RAM); /* splits: the table is full of other frames */
+}
+
+static void test_reuse_during_lookup(void **state)
+{
+    (void)state;
+    for (unsigned k = 0; k < 12; k++) {
+        start(P2M_FORMAT_NPT, true, 1000, false);
+        p2m_set(dom, 0x80000, 0x5000000, 9, P2M_RAM);
+        p2m_set(dom, 0x403, 0x10403, 0, P2M_RAM);
+        hook_countdown = k;
+        walk_hook = reuse_tables;
+        assert_int_equal(p2m_get(dom, 0x403, NULL, NULL), 0x10403);
+        assert_true(!walk_hook == (k < 9)); /* seq, then an entry and seq on four levels */
+        walk_hook = NULL;
+        finish();
+    }
+}
+
+/* Another domain's page is unmapped (and might be freed) during p2m_get_page. */
+static void unmap_foreign(void)
+{
+    if (hook_countdown--)
+        return;
+    walk_hook = NULL;
+    p2m_set(dom, 0x403, INVALID_MFN, 0, P2M_HOLE);
+}
+
+static void test_unmap_during_get_page(void **state)
+{
+    (void)state;
+    for (unsigned k = 0; k < 18; k++) {
+        start(P2M_FORMAT_NPT, true, 1000, false);
+        page_get(foreign[0], other);
+        p2m_set(dom, 0x403, page_to_mfn(foreign[0]), 0, P2M_FOREIGN_RW);
+        hook_countdown = k;
+        walk_hook = unmap_foreign;
+        if (k < 17) /* the last step: after the last look, it was mapped all the time */
+            assert_null(p2m_get_page(dom, 0x403, true, NULL));
+        assert_int_equal(foreign[0]->refs, k < 17 ? 1 : 2);
+        walk_hook = NULL;
+        finish();
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -858,14 +922,23 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_raw_entries),      cmocka_unit_test(test_dom0_memory_type),
-        cmocka_unit_test(test_bad_requests),     cmocka_unit_test(test_identity_range),
-        cmocka_unit_test(test_flushes),          cmocka_unit_test(test_table_limit),
-        cmocka_unit_test(test_get_page),         cmocka_unit_test(test_dom0_mmio),
-        cmocka_unit_test(test_tracking),         cmocka_unit_test(test_dirty_without_memory),
-        cmocka_unit_test(test_mark_rom),         cmocka_unit_test(test_random_npt),
-        cmocka_unit_test(test_random_ept),       cmocka_unit_test(test_random_no_1g),
+        cmocka_unit_test(test_raw_entries),
+        cmocka_unit_test(test_dom0_memory_type),
+        cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_identity_range),
+        cmocka_unit_test(test_flushes),
+        cmocka_unit_test(test_table_limit),
+        cmocka_unit_test(test_get_page),
+        cmocka_unit_test(test_dom0_mmio),
+        cmocka_unit_test(test_tracking),
+        cmocka_unit_test(test_dirty_without_memory),
+        cmocka_unit_test(test_mark_rom),
+        cmocka_unit_test(test_random_npt),
+        cmocka_unit_test(test_random_ept),
+        cmocka_unit_test(test_random_no_1g),
         cmocka_unit_test(test_lockless_readers),
+        cmocka_unit_test(test_reuse_during_lookup),
+        cmocka_unit_test(test_unmap_during_get_page),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);
