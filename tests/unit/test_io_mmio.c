@@ -109,6 +109,15 @@ bool dom0_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_
         *val = 0xd0;
     return true;
 }
+bool dom0_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t *val)
+{
+    (void)v, (void)bytes;
+    if (gpa != NOBODY)
+        return false;
+    if (!write)
+        *val = 0x8086;
+    return true;
+}
 bool platform_mmio_claims(struct vcpu *v, paddr_t gpa)
 {
     (void)v;
@@ -699,6 +708,12 @@ static void unclaimed_and_unknown(void **state)
     handle_mmio(&vcpu, NOBODY, 0, false, false, NULL, 0);
     assert_int_equal(vcpu.regs.gpr[RAX], 0xffffffff);
     assert_true(finished(2));
+
+    dom.is_dom0 = true; /* MMCONFIG and MSI-X tables */
+    vcpu.regs.rip = LINEAR + CODE;
+    handle_mmio(&vcpu, NOBODY, 0, false, false, NULL, 0);
+    assert_int_equal(vcpu.regs.gpr[RAX], 0x8086);
+    dom.is_dom0 = false;
 
     CODE_BYTES("\xdd\x03"); /* fld qword [rbx] */
     vcpu.regs.rip = LINEAR + CODE;

@@ -10,6 +10,7 @@
 #include "core/errno.h"
 #include "core/print.h"
 #include "core/string.h"
+#include "domain/dom0.h"
 
 #define IN_PAGE   (PAGE_SIZE - 1)
 
@@ -130,7 +131,8 @@ static bool local_device(struct mmio_vcpu *m, const struct access *a, uint64_t *
     bool taken;
 
     if (a->kind == ACCESS_MMIO)
-        return platform_mmio(m->v, a->addr, a->bytes, a->write, val);
+        return platform_mmio(m->v, a->addr, a->bytes, a->write, val) ||
+               (m->v->domain->is_dom0 && dom0_mmio(m->v, a->addr, a->bytes, a->write, val));
     if (a->kind != ACCESS_PORT)
         return false;
     taken = io_local(m->v, (uint16_t)a->addr, a->bytes, a->write, &val32);
