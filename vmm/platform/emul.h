@@ -144,21 +144,21 @@ enum emul_map { EMUL_MAP_1BYTE, EMUL_MAP_0F, EMUL_MAP_0F38, EMUL_MAP_0F3A };
 /* What emul_decode() found out. Callers may read it; map and opcode name the instruction. */
 struct emul_insn {
     uint32_t attr;      /* the table's entry */
-    uint8_t len;        /* bytes, 0 when nothing is decoded */
-    uint8_t map;        /* enum emul_map */
     uint8_t opcode;     /* last opcode byte */
     uint8_t op_bytes;   /* operand size: 1, 2, 4, 8 */
     uint8_t addr_bytes; /* address size: 2, 4, 8 */
-    uint8_t seg;        /* enum emul_seg of the memory operand */
-    uint8_t reg, rm;    /* ModRM fields with their REX bits; rm only when !mem */
-    uint8_t modrm;      /* the byte itself */
     uint8_t base;       /* base register of the memory operand, 0xff when none */
-    bool mem;           /* ModRM or moffs names memory, at ea */
+    uint8_t len;        /* bytes, 0 when nothing is decoded */
+    uint8_t map;        /* enum emul_map */
     bool lock, opsize;  /* prefixes F0, 66 */
     uint8_t rep;        /* 0, 0xf2 or 0xf3 */
     uint8_t rex;        /* 0 or the prefix */
     uint8_t vex;        /* 0, or 16 or 32: VEX encoding and its vector length in bytes */
     uint8_t vvvv;       /* VEX register operand */
+    bool mem;           /* ModRM or moffs names memory, at ea */
+    uint8_t modrm;      /* the byte itself */
+    uint8_t reg, rm;    /* ModRM fields with their REX bits; rm only when !mem */
+    uint8_t seg;        /* enum emul_seg of the memory operand */
     uint16_t imm2;      /* selector of a far pointer, level of ENTER */
     uint64_t imm;       /* sign-extended */
     uint64_t ea;        /* offset in seg, cut to the address size */

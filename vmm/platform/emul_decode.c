@@ -6,7 +6,9 @@
 #include "core/string.h"
 #include "platform/emul_internal.h"
 
-#define NO_BASE 0xff
+#define NO_BASE       0xff
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define UNLIKELY(x)   __builtin_expect(!!(x), 0)
 
 struct cursor {
     struct emul_ctx *c;
@@ -60,50 +62,86 @@ static enum emul_result fetch_window(struct emul_ctx *c, uint64_t offset, uint64
     return EMUL_OK;
 }
 
-/* Brings in at least one more byte, stopping at the end of a page: the next may not be needed. */
-static __attribute__((noinline)) bool fetch_more(struct cursor *cur)
+/*
+ * Brings in at least one more byte, stopping at the end of a page: the next may not be needed. The
+ * cursor goes by value here and below, so that the common path keeps it in registers.
+ */
+static __attribute__((noinline, cold)) struct cursor fetch_more(struct cursor cur)
 {
-    struct emul_ctx *c = cur->c;
-    if (cur->failed != EMUL_OK) {
-        return false;
+    struct emul_ctx *c = cur.c;
+    if (cur.failed != EMUL_OK) {
+        return cur;
     }
-    if (cur->pos >= EMUL_MAX_LEN) {
-        cur->failed = gp_fault(c);
-        return false;
+    if (cur.pos >= EMUL_MAX_LEN) {
+        cur.failed = gp_fault(c);
+        return cur;
     }
     unsigned bytes = EMUL_MAX_LEN - c->n_bytes;
     uint64_t linear;
-    cur->failed = fetch_window(c, c->regs->rip + c->n_bytes, &linear, &bytes);
-    if (cur->failed == EMUL_OK) {
-        cur->failed = c->ops->read(c, linear, c->bytes + c->n_bytes, bytes, EMUL_ACC_FETCH);
+    cur.failed = fetch_window(c, c->regs->rip + c->n_bytes, &linear, &bytes);
+    if (cur.failed == EMUL_OK) {
+        cur.failed = c->ops->read(c, linear, c->bytes + c->n_bytes, bytes, EMUL_ACC_FETCH);
     }
-    if (cur->failed != EMUL_OK) {
-        return false;
+    if (cur.failed == EMUL_OK) {
+        c->n_bytes += bytes;
     }
-    c->n_bytes += bytes;
-    return true;
+    return cur;
 }
 
-static inline uint8_t next8(struct cursor *cur)
+static ALWAYS_INLINE uint8_t next8(struct cursor *cur)
 {
-    if (__builtin_expect(cur->pos >= cur->c->n_bytes, 0) && !fetch_more(cur)) {
-        return 0;
+    if (UNLIKELY(cur->pos >= cur->c->n_bytes)) {
+        *cur = fetch_more(*cur);
+        if (cur->failed != EMUL_OK) {
+            return 0;
+        }
     }
     return cur->c->bytes[cur->pos++];
 }
 
-/* 1, 2, 4 or 8 bytes, little endian, sign-extended. */
-static inline uint64_t next_signed(struct cursor *cur, unsigned bytes)
+/* Makes sure that bytes more are there, or the cursor has failed. */
+static __attribute__((noinline, cold)) struct cursor fetch_all(struct cursor cur, unsigned bytes)
 {
-    uint64_t value = 0;
-    for (unsigned i = 0; i < bytes; i++) {
-        value |= (uint64_t)next8(cur) << (8 * i);
+    while (cur.failed == EMUL_OK && cur.pos + bytes > cur.c->n_bytes) {
+        struct cursor end = cur;
+        end.pos = cur.c->n_bytes;
+        cur.failed = fetch_more(end).failed;
     }
-    return sign_extend(value, bytes);
+    return cur;
+}
+
+/* 1, 2, 4 or 8 bytes, little endian, sign-extended. */
+static ALWAYS_INLINE uint64_t next_signed(struct cursor *cur, unsigned bytes)
+{
+    const uint8_t *at = cur->c->bytes + cur->pos;
+    if (UNLIKELY(cur->pos + bytes > cur->c->n_bytes)) {
+        *cur = fetch_all(*cur, bytes);
+        if (cur->failed != EMUL_OK) {
+            return 0;
+        }
+    }
+    cur->pos += bytes;
+    int64_t value8;
+    int32_t value4;
+    int16_t value2;
+    switch (bytes) {
+    case 1:
+        return (uint64_t)(int64_t)(int8_t)*at;
+    case 2:
+        memcpy(&value2, at, 2);
+        return (uint64_t)(int64_t)value2;
+    case 4:
+        memcpy(&value4, at, 4);
+        return (uint64_t)(int64_t)value4;
+    default:
+        memcpy(&value8, at, 8);
+        return (uint64_t)value8;
+    }
 }
 
 /* 16-bit addressing: base and index of each r/m. APM 3, table 1-13. */
-static void decode_modrm16(struct cursor *cur, struct emul_insn *in, bool override)
+static __attribute__((noinline)) void decode_modrm16(struct cursor *cur, struct emul_insn *in,
+                                                     bool override)
 {
     static const uint8_t base[8] = {R_BX, R_BX, R_BP, R_BP, R_SI, R_DI, R_BP, R_BX};
     static const uint8_t index[4] = {R_SI, R_DI, R_SI, R_DI};
@@ -128,8 +166,8 @@ static void decode_modrm16(struct cursor *cur, struct emul_insn *in, bool overri
     }
 }
 
-static inline uint64_t decode_sib(struct cursor *cur, struct emul_insn *in, unsigned *base,
-                                  unsigned mod)
+static ALWAYS_INLINE uint64_t decode_sib(struct cursor *cur, struct emul_insn *in, unsigned *base,
+                                         unsigned mod)
 {
     const uint64_t *gpr = cur->c->regs->gpr;
     uint8_t sib = next8(cur);
@@ -148,7 +186,7 @@ static inline uint64_t decode_sib(struct cursor *cur, struct emul_insn *in, unsi
 }
 
 /* 32- and 64-bit addressing. Returns whether ea is relative to the next instruction. */
-static inline bool decode_modrm(struct cursor *cur, struct emul_insn *in, bool override)
+static ALWAYS_INLINE bool decode_modrm(struct cursor *cur, struct emul_insn *in, bool override)
 {
     const uint64_t *gpr = cur->c->regs->gpr;
     unsigned mod = in->modrm >> 6, rm = in->modrm & 7;
@@ -256,11 +294,8 @@ static void decode_vex(struct cursor *cur, struct emul_insn *in)
 }
 
 /* C4 and C5 are VEX in 64-bit mode and, outside real mode, where LES and LDS would be invalid. */
-static bool is_vex(struct cursor *cur, uint8_t opcode)
+static bool is_vex(struct cursor *cur)
 {
-    if ((opcode & 0xfe) != 0xc4) {
-        return false;
-    }
     if (is_long(cur->c)) {
         return true;
     }
@@ -271,10 +306,11 @@ static bool is_vex(struct cursor *cur, uint8_t opcode)
     return is_protected(cur->c) && peek >= 0xc0;
 }
 
-/* Sets opcode and map and returns the table's entry. */
-static uint32_t decode_escape(struct cursor *cur, struct emul_insn *in)
+/* After 0F, C4, C5, 62: sets opcode and map, returns the table's entry; attr is the one-byte one.
+ */
+static __attribute__((noinline)) uint32_t decode_escape(struct cursor *cur, struct emul_insn *in,
+                                                        uint32_t attr)
 {
-    uint32_t attr;
     if (in->opcode == 0x0f) {
         in->map = EMUL_MAP_0F;
         in->opcode = next8(cur);
@@ -282,8 +318,13 @@ static uint32_t decode_escape(struct cursor *cur, struct emul_insn *in)
             in->map = in->opcode == 0x38 ? EMUL_MAP_0F38 : EMUL_MAP_0F3A;
             in->opcode = next8(cur);
         }
-    } else {
+    } else if (in->opcode == 0x62) {
+        cur->failed = is_long(cur->c) ? EMUL_UNHANDLEABLE : cur->failed; /* EVEX */
+        return attr;
+    } else if (is_vex(cur)) {
         decode_vex(cur, in);
+    } else {
+        return attr;
     }
     if (in->map == EMUL_MAP_0F3A) {
         return H_none | A_MODRM | A_IMM8;
@@ -296,8 +337,8 @@ static uint32_t decode_escape(struct cursor *cur, struct emul_insn *in)
 }
 
 /* The prefixes; returns the first byte that is none. */
-static inline uint8_t decode_prefixes(struct cursor *cur, struct emul_insn *in, bool *override,
-                                      unsigned *addr_toggle)
+static ALWAYS_INLINE uint8_t decode_prefixes(struct cursor *cur, struct emul_insn *in,
+                                             bool *override, unsigned *addr_toggle)
 {
     for (;;) {
         uint8_t byte = next8(cur);
@@ -340,7 +381,7 @@ static inline uint8_t decode_prefixes(struct cursor *cur, struct emul_insn *in, 
     }
 }
 
-static unsigned operand_bytes(const struct emul_ctx *c, uint32_t attr)
+static inline unsigned operand_bytes(const struct emul_ctx *c, uint32_t attr)
 {
     const struct emul_insn *in = &c->insn;
     if (attr & A_BYTE) {
@@ -356,7 +397,7 @@ static unsigned operand_bytes(const struct emul_ctx *c, uint32_t attr)
     return in->opsize ? 6 - c->code_bytes : c->code_bytes;
 }
 
-static void decode_immediates(struct cursor *cur, struct emul_insn *in)
+static __attribute__((noinline)) void decode_immediates(struct cursor *cur, struct emul_insn *in)
 {
     unsigned op_bytes = in->op_bytes;
     if (in->attr & A_MOFFS) {
@@ -383,6 +424,37 @@ static void decode_immediates(struct cursor *cur, struct emul_insn *in)
     }
 }
 
+/* ModRM and what belongs to it. Returns attr, changed where ModRM.reg changes the instruction. */
+static ALWAYS_INLINE uint32_t decode_rm(struct cursor *cur, struct emul_insn *in, uint32_t attr,
+                                        bool override, bool *relative)
+{
+    in->modrm = next8(cur);
+    in->reg = (in->modrm >> 3 & 7) | (in->rex & 4) << 1;
+    in->rm = (in->modrm & 7) | (in->rex & 1) << 3;
+    if (attr & A_GROUP) {
+        attr = decode_group(cur->c, attr);
+    }
+    if (in->modrm >= 0xc0 || (attr & A_REGONLY)) {
+        return attr;
+    }
+    in->mem = true;
+    if (in->addr_bytes == 2) {
+        struct cursor copy = *cur;
+        decode_modrm16(&copy, in, override);
+        *cur = copy;
+    } else {
+        *relative = decode_modrm(cur, in, override);
+    }
+    return attr;
+}
+
+/* #UD that is known only when the instruction is complete. */
+static __attribute__((noinline)) bool is_invalid(const struct emul_ctx *c, bool bad_prefix)
+{
+    return bad_prefix || (c->insn.lock && !lock_allowed(c)) ||
+           ((c->insn.attr & A_I64) && is_long(c));
+}
+
 int emul_decode(struct emul_ctx *c)
 {
     struct emul_insn *in = &c->insn;
@@ -390,52 +462,42 @@ int emul_decode(struct emul_ctx *c)
     bool override = false, relative = false;
     unsigned addr_toggle = 0;
 
-    in->len = 0;
-    in->map = EMUL_MAP_1BYTE;
+    in->len = in->map = 0;
+    in->lock = in->opsize = false;
+    in->rep = in->rex = in->vex = in->vvvv = 0;
+    in->mem = false;
+    in->modrm = in->reg = in->rm = 0;
     in->seg = EMUL_SEG_DS;
+    in->imm2 = 0;
     in->base = NO_BASE;
-    in->mem = in->lock = in->opsize = false;
-    in->rep = in->rex = in->vex = in->vvvv = in->modrm = 0;
     in->opcode = decode_prefixes(&cur, in, &override, &addr_toggle);
     uint32_t attr = emul_table_1byte[in->opcode];
-    if (in->opcode == 0x0f || is_vex(&cur, in->opcode)) {
-        attr = decode_escape(&cur, in);
-    }
-    if (A_HANDLER(attr) == H_ud) {
-        return -(int)(cur.failed != EMUL_OK ? cur.failed : emul_fault(c, VEC_UD, 0));
-    }
-    if (in->opcode == 0x62 && in->map == EMUL_MAP_1BYTE && is_long(c)) {
-        return -(int)EMUL_UNHANDLEABLE; /* EVEX */
+    if (attr & A_ESCAPE) {
+        struct cursor copy = cur;
+        attr = decode_escape(&copy, in, attr);
+        cur = copy;
+        if (A_HANDLER(attr) == H_ud || cur.failed != EMUL_OK) {
+            return -(int)(cur.failed != EMUL_OK ? cur.failed : emul_fault(c, VEC_UD, 0));
+        }
     }
     in->addr_bytes = !addr_toggle ? c->code_bytes : c->code_bytes == 4 ? 2 : 4;
     if (attr & A_MODRM) {
-        in->modrm = next8(&cur);
-        in->reg = (in->modrm >> 3 & 7) | (in->rex & 4) << 1;
-        in->rm = (in->modrm & 7) | (in->rex & 1) << 3;
-        if (attr & A_GROUP) {
-            attr = decode_group(c, attr);
-        }
-        if (in->modrm < 0xc0 && !(attr & A_REGONLY)) {
-            in->mem = true;
-            if (in->addr_bytes == 2) {
-                decode_modrm16(&cur, in, override);
-            } else {
-                relative = decode_modrm(&cur, in, override);
-            }
-        }
+        attr = decode_rm(&cur, in, attr, override, &relative);
     }
     in->attr = attr;
     in->op_bytes = operand_bytes(c, attr);
     if (attr & (A_IMM8 | A_IMMZ | A_IMMV | A_IMM16 | A_MOFFS | A_FAR)) {
-        decode_immediates(&cur, in);
+        struct cursor copy = cur;
+        decode_immediates(&copy, in);
+        cur = copy;
     }
-    if (__builtin_expect(cur.failed != EMUL_OK, 0)) {
+    if (UNLIKELY(cur.failed != EMUL_OK)) {
         return -(int)cur.failed;
     }
     if (relative) {
         in->ea = (in->ea + c->regs->rip + cur.pos) & mask_of(in->addr_bytes);
     }
-    if (cur.invalid || (in->lock && !lock_allowed(c)) || ((attr & A_I64) && is_long(c))) {
+    if (UNLIKELY(cur.invalid || in->lock || (attr & A_I64)) && is_invalid(c, cur.invalid)) {
         return -(int)emul_fault(c, VEC_UD, 0);
     }
     in->len = cur.pos;

@@ -66,6 +66,7 @@ enum { R_AX, R_CX, R_DX, R_BX, R_SP, R_BP, R_SI, R_DI };
 #define A_GROUP      (1u << 21) /* ModRM.reg changes how to decode: see decode_group() */
 #define A_VEX        (1u << 22) /* has a VEX form that we execute */
 #define A_NEAR       (1u << 23) /* near branch: Intel ignores 66 in 64-bit mode, AMD cuts RIP */
+#define A_ESCAPE     (1u << 24) /* 0F, C4, C5, 62: what follows decides */
 
 /* Every handler: emul_op_NAME executes, H_NAME stands in the tables. */
 #define EMUL_HANDLERS(X)                                                                           \
@@ -283,8 +284,26 @@ enum emul_result emul_load(struct emul_ctx *c, unsigned seg, uint64_t offset, un
                            enum emul_access access, uint64_t *value);
 enum emul_result emul_store(struct emul_ctx *c, unsigned seg, uint64_t offset, unsigned bytes,
                             uint64_t value);
-enum emul_result emul_rm_get(struct emul_ctx *c, unsigned bytes, uint64_t *value);
-enum emul_result emul_rm_set(struct emul_ctx *c, unsigned bytes, uint64_t value);
+
+static inline enum emul_result emul_rm_get(struct emul_ctx *c, unsigned bytes, uint64_t *value)
+{
+    const struct emul_insn *in = &c->insn;
+    if (in->mem) {
+        return emul_load(c, in->seg, in->ea, bytes, EMUL_ACC_READ, value);
+    }
+    *value = reg_get(c, in->rm, bytes);
+    return EMUL_OK;
+}
+
+static inline enum emul_result emul_rm_set(struct emul_ctx *c, unsigned bytes, uint64_t value)
+{
+    const struct emul_insn *in = &c->insn;
+    if (in->mem) {
+        return emul_store(c, in->seg, in->ea, bytes, value);
+    }
+    reg_set(c, in->rm, bytes, value);
+    return EMUL_OK;
+}
 
 /* Computes what replaces old; may change *flags (arithmetic ones). Called again on contention. */
 typedef uint64_t emul_modify_fn(struct emul_ctx *c, uint64_t old, uint64_t src, uint64_t *flags);

@@ -28,26 +28,6 @@ enum emul_result emul_store(struct emul_ctx *c, unsigned seg, uint64_t offset, u
     return c->ops->write(c, linear, &value, bytes);
 }
 
-enum emul_result emul_rm_get(struct emul_ctx *c, unsigned bytes, uint64_t *value)
-{
-    const struct emul_insn *in = &c->insn;
-    if (in->mem) {
-        return emul_load(c, in->seg, in->ea, bytes, EMUL_ACC_READ, value);
-    }
-    *value = reg_get(c, in->rm, bytes);
-    return EMUL_OK;
-}
-
-enum emul_result emul_rm_set(struct emul_ctx *c, unsigned bytes, uint64_t value)
-{
-    const struct emul_insn *in = &c->insn;
-    if (in->mem) {
-        return emul_store(c, in->seg, in->ea, bytes, value);
-    }
-    reg_set(c, in->rm, bytes, value);
-    return EMUL_OK;
-}
-
 enum emul_result emul_replace(struct emul_ctx *c, uint64_t linear, unsigned bytes, bool locked,
                               void *old, const void *new_val, bool *done)
 {

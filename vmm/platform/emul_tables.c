@@ -28,7 +28,7 @@
 /* clang-format off */
 const uint32_t emul_table_1byte[256] = {
     /* 00 */ ALU(L), H_push_sreg | I64, H_pop_sreg | I64,
-    /* 08 */ ALU(L), H_push_sreg | I64, N,
+    /* 08 */ ALU(L), H_push_sreg | I64, A_ESCAPE,
     /* 10 */ ALU(L), H_push_sreg | I64, H_pop_sreg | I64,
     /* 18 */ ALU(L), H_push_sreg | I64, H_pop_sreg | I64,
     /* 20 */ ALU(L), P, H_bcd | I64,
@@ -38,7 +38,7 @@ const uint32_t emul_table_1byte[256] = {
     /* 40 */ REP16(H_incdec_reg | A_PREFIX),
     /* 50 */ REP8(H_push_reg | D64),
     /* 58 */ REP8(H_pop_reg | D64),
-    /* 60 */ H_pusha | I64, H_popa | I64, N | M, H_movsxd | M | A_GROUP,
+    /* 60 */ H_pusha | I64, H_popa | I64, N | M | A_ESCAPE, H_movsxd | M | A_GROUP,
     /* 64 */ P, P, P, P,
     /* 68 */ H_push_imm | IZ | D64, H_imul3 | M | IZ, H_push_imm | I8 | D64, H_imul3 | M | I8,
     /* 6c */ H_ins | B, H_ins, H_outs | B, H_outs,
@@ -58,7 +58,7 @@ const uint32_t emul_table_1byte[256] = {
     /* b0 */ REP8(H_mov_reg_imm | B | I8),
     /* b8 */ REP8(H_mov_reg_imm | A_IMMV),
     /* c0 */ H_shift | M | B | I8, H_shift | M | I8, H_ret | A_IMM16 | BR, H_ret | BR,
-    /* c4 */ H_load_far | M | I64, H_load_far | M | I64, H_mov_imm | M | B | I8, H_mov_imm | M | IZ,
+    /* c4 */ H_load_far | M | I64 | A_ESCAPE, H_load_far | M | I64 | A_ESCAPE, H_mov_imm | M | B | I8, H_mov_imm | M | IZ,
     /* c8 */ H_enter | A_IMM16 | I8 | D64, H_leave | D64, H_retf | A_IMM16, H_retf,
     /* cc */ N, N | I8, N | I64, H_iret,
     /* d0 */ H_shift | M | B, H_shift | M, H_shift | M | B, H_shift | M,
