@@ -174,7 +174,7 @@ static void one_record(void **state)
     assert_int_equal(hvm_context_save_one(&dom, HVM_SAVE_CODE(LAPIC), 1, &rec, sizeof(rec)),
                      sizeof(rec));
     assert_int_equal(rec.apic_base_msr, 0xfee00800);
-    assert_int_equal(rec.disabled, 1);
+    assert_int_equal(rec.disabled, 2); /* by software */
     assert_int_equal(hvm_context_save_one(&dom, HVM_SAVE_CODE(LAPIC), 1, &rec, 8), -ENOSPC);
     assert_int_equal(hvm_context_save_one(&dom, HVM_SAVE_CODE(LAPIC), 9, &rec, 99), -ENOENT);
     assert_int_equal(hvm_context_save_one(&dom, 99, 0, &rec, sizeof(rec)), -ENOENT);
@@ -218,7 +218,7 @@ static void malformed_streams(void **state)
     d->typecode = HVM_SAVE_CODE(PIT);
     d->length -= 8;
     assert_int_equal(hvm_context_load(&dom, stream[1], (size_t)used), -EINVAL);
-    d = (void *)stream[1]; /* no header */
+    d = (void *)stream[0]; /* no header */
     assert_int_equal(hvm_context_load(&dom, (char *)d + 32, (size_t)used - 32), -EINVAL);
 }
 

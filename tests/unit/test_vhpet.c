@@ -156,6 +156,12 @@ static void periodic(void **state)
         n += taken(0x50);
     }
     assert_in_range(n, 49, 51);
+    cmp = get(TN_CMP(0));
+    set(TN_CMP(0), 125000); /* without VAL_SET: the period alone */
+    assert_int_equal(get(TN_CMP(0)), cmp);
+    run_ns((cmp - get(COUNTER)) * 16 + 16);
+    assert_true(taken(0x50));
+    assert_int_equal(get(TN_CMP(0)), cmp + 125000);
     set(CONFIG, 0);
     run_ns(NS_PER_SEC);
     taken(0x50);

@@ -17,6 +17,10 @@ static void vectors_and_priorities(void **state)
     pulse(12);
     assert_int_equal(take(0), 0x21);
     assert_int_equal(pending(0), -1); /* lower priority waits for the EOI */
+    pulse(1);
+    assert_int_equal(pending(0), -1); /* and so does the same one */
+    outb(0x20, 0x20);
+    assert_int_equal(take(0), 0x21);
     outb(0x20, 0x20);
     assert_int_equal(take(0), 0x2c); /* through input 2, before 4 */
     assert_int_equal(pending(0), -1);

@@ -518,8 +518,8 @@ int vlapic_save(struct vcpu *v, struct hvm_hw_lapic *out)
 
     memset(out, 0, sizeof(*out));
     out->apic_base_msr = l->base_msr;
-    out->disabled = (l->hw_enabled ? 0 : 2u) | /* Xen: bit 0 by software, bit 1 by hardware */
-                    (*reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE ? 0 : 1u);
+    out->disabled = (l->hw_enabled ? 0 : 1u) | /* Xen: bit 0 by hardware, bit 1 by software */
+                    (*reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE ? 0 : 2u);
     out->timer_divisor = l->divisor;
     out->tdt_msr = vlapic_tsc_deadline(v);
     return 0;
