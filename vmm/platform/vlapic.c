@@ -178,7 +178,11 @@ static void refresh(struct vcpu *v)
 
     l->hw_enabled = l->base_msr & APIC_BASE_EN;
     l->x2apic = l->hw_enabled && (l->base_msr & APIC_BASE_EXTD);
+    bool was = l->accepts;
     l->accepts = l->hw_enabled && (*reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE);
+    /* An event upcall that came meanwhile was not accepted, and no later event repeats it. */
+    if (l->accepts && !was && v->upcall_vector && evtchn_upcall_pending(v))
+        vlapic_set_irq(v, v->upcall_vector, false);
     l->extint =
         l->hw_enabled ? !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == APIC_EXTINT : v->id == 0;
     l->mmio_page = l->hw_enabled && !l->x2apic ? l->base_msr & PAGE_MASK : ~0ULL;
