@@ -259,7 +259,7 @@ static struct domain *create(unsigned nr_vcpus)
     int err = domain_create(0, &config, true, &d);
     if (err)
         refuse("creating it", err);
-    d->max_pages = INVALID_MFN >> 1;
+    d->max_pages = UINT32_MAX; /* no limit, as the tools show it */
     dom0 = d;
     for (unsigned i = 0; i < nr_vcpus; i++) {
         err = vcpu_create(d, i);
