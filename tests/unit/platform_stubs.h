@@ -157,6 +157,10 @@ void ioreq_broadcast(struct domain *d, ioreq_t *p)
     broadcasts++;
     timeoffset = (int64_t)p->data;
 }
+bool evtchn_upcall_pending(const struct vcpu *v)
+{
+    return v->info->evtchn_upcall_pending && !v->info->evtchn_upcall_mask;
+}
 void pvtime_update_wallclock(struct domain *d)
 {
     (void)d;

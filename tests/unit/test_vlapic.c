@@ -466,6 +466,20 @@ static void callback_vector_comes_first(void **state)
     assert_int_equal(pending(0), -1);
 }
 
+static void refused_upcall_is_repeated(void **state)
+{
+    (void)state;
+    vcpus[0].upcall_vector = 0xf4;
+    infos[0].evtchn_upcall_pending = 1;
+    vlapic_set_irq(&vcpus[0], 0xf4, false); /* disabled by software: refused */
+    assert_int_equal(pending(0), -1);
+    apic_enable(0);
+    assert_int_equal(take(0), 0xf4);
+    eoi(0);
+    apic_enable(0); /* enabled already: nothing to repeat */
+    assert_int_equal(pending(0), -1);
+}
+
 static void init_keeps_identity(void **state)
 {
     (void)state;
@@ -559,6 +573,7 @@ int main(void)
         T(mmio_widths),
         T(callback_vector_comes_first),
         T(init_keeps_identity),
+        T(refused_upcall_is_repeated),
         T(saved_and_loaded),
         T(saved_deadline),
     };
