@@ -2,6 +2,10 @@
 /* test_vlapic.c: SDM 3A, chapter 10: registers, priorities, IPIs, modes and the timer. */
 #include "platform_stubs.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
 #define X2APIC_MSR(offset) (0x800u + ((offset) >> 4))
 
 static void enable_all(void)
@@ -314,6 +318,50 @@ static void x2apic_ipis(void **state)
         assert_int_equal(pending(i), i == 3 ? 0x61 : 0x61);
 }
 
+/* Senders on other processors against the owner: each waits until its vector was taken before it
+ * sends it again, so a single lost one stops the test. */
+#define SENDS 20000
+static uint32_t sent[2], got_vector[2];
+
+static void *sender(void *arg)
+{
+    unsigned n = (unsigned)(uintptr_t)arg;
+    for (uint32_t i = 0; i < SENDS; i++) {
+        atomic_store(&sent[n], i + 1);
+        vlapic_set_irq(&vcpus[0], (uint8_t)(0x50 + 0x10 * n), false); /* words 2 and 3 */
+        while (atomic_load(&got_vector[n]) != i + 1)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void concurrent_senders(void **state)
+{
+    pthread_t t[2];
+    time_t end = time(NULL) + 60;
+    (void)state;
+    apic_enable(0);
+    memset(sent, 0, sizeof(sent));
+    memset(got_vector, 0, sizeof(got_vector));
+    for (uintptr_t n = 0; n < 2; n++)
+        assert_int_equal(pthread_create(&t[n], NULL, sender, (void *)n), 0);
+    while (got_vector[0] < SENDS || got_vector[1] < SENDS) {
+        int vector = take(0);
+        if (vector < 0) {
+            assert_true(time(NULL) < end);
+            sched_yield();
+            continue;
+        }
+        unsigned n = (unsigned)(vector - 0x50) / 0x10;
+        eoi(0);
+        assert_int_equal(got_vector[n] + 1, atomic_load(&sent[n])); /* never one too many */
+        atomic_store(&got_vector[n], got_vector[n] + 1);
+    }
+    for (unsigned n = 0; n < 2; n++)
+        pthread_join(t[n], NULL);
+    assert_int_equal(pending(0), -1);
+}
+
 static void timer_oneshot(void **state)
 {
     (void)state;
@@ -565,6 +613,7 @@ int main(void)
         T(base_msr_modes),
         T(x2apic_registers),
         T(x2apic_ipis),
+        T(concurrent_senders),
         T(timer_oneshot),
         T(timer_divisors),
         T(timer_periodic),
