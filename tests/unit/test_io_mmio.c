@@ -1,4 +1,4 @@
-/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c vmm/platform/emul_tables.c */
+/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_fast.c vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c vmm/platform/emul_tables.c */
 /* test_io_mmio.c: intercepted accesses with the real emulator and a made-up machine: 16 pages of RAM
  * at 0, linear = guest-physical plus LINEAR, a local device page and a device model that answers
  * late. Every access a device sees is logged, so that one made twice shows.
@@ -41,6 +41,9 @@ static struct {
 static ioreq_t log[64];
 static unsigned nr_log, nr_posted, crashes, injected_vector, walks, dirty, local_reads;
 static bool watched_page_server = true;
+static paddr_t everything_at; /* where all linear addresses lead, if not 0 */
+static bool claims_hidden;    /* from the next question only */
+static unsigned local_accesses;
 static uint64_t injected_cr2, local_value, skipped;
 static char debug_text[64];
 static unsigned debug_chars;
@@ -60,6 +63,10 @@ int guest_walk(struct domain *d, const struct gwalk_mode *mode, uint64_t linear,
 {
     (void)d, (void)mode;
     walks += !(access & GWALK_FETCH);
+    if (everything_at && !(access & GWALK_FETCH)) {
+        *gpa = everything_at;
+        return 0;
+    }
     if (linear < LINEAR || linear - LINEAR > 0xffffffff || linear - LINEAR == 0x9000) {
         *pfec = access & GWALK_WRITE ? 2 : 0;
         return -EFAULT;
@@ -121,6 +128,10 @@ bool dom0_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t
 bool platform_mmio_claims(struct vcpu *v, paddr_t gpa)
 {
     (void)v;
+    if (claims_hidden) {
+        claims_hidden = false;
+        return false;
+    }
     return (gpa & PAGE_MASK) == LAPIC;
 }
 bool platform_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t *val)
@@ -128,6 +139,7 @@ bool platform_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint
     (void)bytes;
     if (!platform_mmio_claims(v, gpa))
         return false;
+    local_accesses++;
     if (write)
         local_value = *val;
     else
@@ -366,6 +378,15 @@ static bool finished(unsigned insn_bytes)
     return vcpu.regs.rip == LINEAR + CODE + insn_bytes && !dm.outstanding;
 }
 
+/* handle_mmio as if there were no fast path and any linear address led to gpa. */
+static void emulate_slowly(paddr_t gpa, bool write)
+{
+    claims_hidden = true;
+    everything_at = gpa;
+    handle_mmio(&vcpu, gpa, 0, true, write, NULL, 0);
+    everything_at = 0;
+}
+
 /* ---- ports ---------------------------------------------------------------------------------- */
 
 static void port_local(void **state)
@@ -453,6 +474,56 @@ static void local_register(void **state)
     vcpu.regs.rip = LINEAR + CODE;
     handle_mmio(&vcpu, LAPIC, LINEAR + LAPIC, true, true, NULL, 0);
     assert_int_equal(walks, 1);
+}
+
+/* Random instructions, fast and slow: where the fast path takes one, the slow one agrees. */
+static void fast_as_slow(void **state)
+{
+    static const uint8_t opcodes[] = {0x8b, 0x89, 0xc7, 0x88, 0x8a, 0xa1, 0x66, 0xf0};
+    unsigned taken = 0;
+
+    (void)state;
+    srand(3);
+    for (unsigned i = 0; i < 300000; i++) {
+        struct guest_regs before, fast;
+        uint8_t *insn = (uint8_t *)host_test_ram + CODE;
+        unsigned prefix = rand() % 3 == 0, given = rand() % 2 ? 0 : rand() % 16;
+        uint64_t fast_value;
+        bool write = rand() % 2;
+
+        for (unsigned j = 0; j < 15; j++)
+            insn[j] = rand() % 4 ? rand() : 0x24;
+        if (prefix)
+            insn[0] = 0x40 | rand() % 16;
+        insn[prefix] = opcodes[rand() % 64 ? rand() % 3 : rand() % 8];
+        for (unsigned r = 0; r < 16; r++)
+            vcpu.regs.gpr[r] = LINEAR + 0x10000 + rand() % 4096;
+        vcpu.regs.rip = LINEAR + CODE;
+        before = vcpu.regs;
+        local_reads = 0;
+        local_value = 0;
+        if (!mmio_fast_mov(&vcpu, LAPIC + 0x30, write, insn, given)) {
+            assert_memory_equal(&before, &vcpu.regs, sizeof(before));
+            continue;
+        }
+        fast = vcpu.regs;
+        fast_value = local_value;
+        vcpu.regs = before;
+        local_reads = 0;
+        local_value = 0;
+        crashes = 0;
+        injected_vector = ~0u;
+        local_accesses = 0;
+        emulate_slowly(LAPIC + 0x30, write);
+        assert_int_equal(crashes, 0);
+        if (injected_vector == EXC_GP || injected_vector == EXC_SS || local_accesses > 1)
+            continue; /* not canonical, or across pages: the hardware would not have come here */
+        assert_int_equal(injected_vector, ~0u);
+        taken++;
+        assert_memory_equal(&fast, &vcpu.regs, sizeof(fast));
+        assert_int_equal(fast_value, local_value);
+    }
+    assert_true(taken > 20000);
 }
 
 static void model_register(void **state)
@@ -758,6 +829,7 @@ int main(void)
         TEST(port_local),
         TEST(port_of_model),
         TEST(local_register),
+        TEST(fast_as_slow),
         TEST(model_register),
         TEST(read_modify_write),
         TEST(sse_in_pieces),

@@ -551,8 +551,11 @@ void handle_mmio(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool
                  const uint8_t *insn, unsigned insn_bytes)
 {
     unsigned n = MIN(insn_bytes, 15u);
-    struct mmio_vcpu *m = begin(v, n);
+    struct mmio_vcpu *m;
 
+    if (platform_mmio_claims(v, gpa) && mmio_fast_mov(v, gpa, write, insn, n))
+        return;
+    m = begin(v, n);
     if (n)
         memcpy(m->ctx.bytes, insn, n);
     m->fault.valid = true;

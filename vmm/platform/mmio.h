@@ -94,6 +94,10 @@ static inline struct mmio_vcpu *mmio_of(struct emul_ctx *c)
     return c->opaque;
 }
 
+/* mmio_fast.c: a plain MOV to or from a device that the hypervisor has at gpa, done without the
+ * emulator. False, and nothing done, for everything else. insn, n: the first bytes if known. */
+bool mmio_fast_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn, unsigned n);
+
 /* mmio_string.c: emul_ops by those names. */
 enum emul_result mmio_rep_movs(struct emul_ctx *c, uint64_t src, uint64_t dst, unsigned bytes,
                                unsigned long *reps, bool df);
