@@ -165,7 +165,7 @@ int physmap_put_foreign(struct domain *d, gfn_t gfn, struct page_info *pg, enum 
     if (!gfn_range_valid(gfn, ORDER_4K))
         return -EINVAL;
     physmap_lock(d);
-    rc = physmap_vacate_locked(d, gfn, ORDER_4K);
+    rc = d->dying != DOMAIN_ALIVE ? -ESRCH : physmap_vacate_locked(d, gfn, ORDER_4K);
     if (!rc)
         rc = p2m_set(d, gfn, page_to_mfn(pg), ORDER_4K, t);
     physmap_unlock(d);

@@ -31,11 +31,6 @@ static long readconsole(struct vcpu *v, struct xen_sysctl *op)
     return rc;
 }
 
-static uint64_t machine_pages(void)
-{
-    return heap_total_pages() + (dom0 ? dom0->tot_pages : 0);
-}
-
 static long physinfo(struct vcpu *v, struct xen_sysctl *op)
 {
     struct xen_sysctl_physinfo *p = &op->u.physinfo;
@@ -51,7 +46,7 @@ static long physinfo(struct vcpu *v, struct xen_sysctl *op)
     p->cpu_khz = (uint32_t)tsc_khz;
     p->capabilities =
         XEN_SYSCTL_PHYSCAP_hvm | XEN_SYSCTL_PHYSCAP_hap | XEN_SYSCTL_PHYSCAP_gnttab_v1;
-    p->total_pages = machine_pages();
+    p->total_pages = heap_total_pages();
     p->free_pages = heap_free_pages();
     p->outstanding_pages = claimed_pages(NULL);
     p->max_mfn = max_mfn - 1;

@@ -28,7 +28,7 @@ long sysctl_numainfo(struct vcpu *v, struct xen_sysctl *op)
 {
     struct xen_sysctl_numainfo *n = &op->u.numainfo;
     struct xen_sysctl_meminfo mem = {
-        .memsize = (heap_total_pages() + (dom0 ? dom0->tot_pages : 0)) << PAGE_SHIFT,
+        .memsize = heap_total_pages() << PAGE_SHIFT,
         .memfree = heap_free_pages() << PAGE_SHIFT,
     };
     uint32_t distance = LOCAL_DISTANCE;
