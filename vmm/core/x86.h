@@ -120,6 +120,12 @@ static inline void write_cr0(uint64_t v)
 {
     __asm__ volatile("mov %0, %%cr0" ::"r"(v) : "memory");
 }
+static inline uint64_t xgetbv(uint32_t i)
+{
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(i));
+    return lo | (uint64_t)hi << 32;
+}
 static inline void xsetbv(uint32_t i, uint64_t v)
 {
     __asm__ volatile("xsetbv" ::"c"(i), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)));

@@ -125,6 +125,8 @@ static void on_nothing(struct vcpu *v)
 
 static void on_cpuid(struct vcpu *v)
 {
+    if (unlikely((uint32_t)v->regs.gpr[RAX] == 0xd))
+        svm_quirk_reread_xcr0(v);
     exit_cpuid(v, insn_length(v));
 }
 

@@ -177,10 +177,19 @@ static void svm_load(struct vcpu *v)
     s->clean = 0;
 }
 
+/* Quirk "xsetbv-not-intercepted" (QEMU TCG 7.2): the guest's XSETBV takes effect without an exit, so
+ * our copy is read back from the CPU. On hardware it is what exit_xsetbv wrote. v is loaded here. */
+void svm_quirk_reread_xcr0(struct vcpu *v)
+{
+    if (host_xcr0)
+        v->xcr0 = xgetbv(0) & host_xcr0;
+}
+
 static void svm_save(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
     vmsave(s->vmcb_pa);
+    svm_quirk_reread_xcr0(v);
     if (host_xcr0) {
         xsetbv(0, host_xcr0);
         __asm__ volatile("xsave64 (%0)" ::"r"(v->xsave), "a"(~0u), "d"(~0u) : "memory");

@@ -242,6 +242,7 @@ static inline void vmcb_clear_intercept(struct vmcb *b, unsigned n)
 void svm_dispatch(struct vcpu *v);
 void svm_inject(struct vcpu *v);
 void svm_dump(struct vcpu *v);
+void svm_quirk_reread_xcr0(struct vcpu *v);
 void svm_vcpu_reset(struct vcpu *v);
 
 void svm_permissions_init(void);
