@@ -27,8 +27,7 @@ struct dm_call {
 
 typedef long dm_fn(struct dm_call *c);
 
-/* ---- ioreq servers ------------------------------------------------------------------------------
- */
+/* ---- ioreq servers -------------------------------------------------------------------------- */
 
 static long create_server(struct dm_call *c)
 {
@@ -86,8 +85,7 @@ static long map_mem_type(struct dm_call *c)
     return ioreq_server_mem_type(c->d, a->id, a->flags);
 }
 
-/* ---- interrupts ---------------------------------------------------------------------------------
- */
+/* ---- interrupts ----------------------------------------------------------------------------- */
 
 static long pci_intx(struct dm_call *c)
 {
@@ -180,8 +178,7 @@ static long inject_event(struct dm_call *c)
     }
 }
 
-/* ---- memory -------------------------------------------------------------------------------------
- */
+/* ---- memory --------------------------------------------------------------------------------- */
 
 /* Every page is dirty: what to say while live migration needs the dirty state for itself. */
 static long all_dirty(struct dm_call *c, uint64_t pages)
@@ -356,8 +353,7 @@ static long pin_cacheattr(struct dm_call *c)
     }
 }
 
-/* ---- the domain ---------------------------------------------------------------------------------
- */
+/* ---- the domain ----------------------------------------------------------------------------- */
 
 static long remote_shutdown(struct dm_call *c)
 {
@@ -371,8 +367,7 @@ static long nr_vcpus(struct dm_call *c)
     return 0;
 }
 
-/* ---- dispatch -----------------------------------------------------------------------------------
- */
+/* ---- dispatch ------------------------------------------------------------------------------- */
 
 #define OP(name, member, out, fn)                                                                  \
     [XEN_DMOP_##name] = {                                                                          \

@@ -103,8 +103,7 @@ static struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *p)
     }
 }
 
-/* ---- posting ----------------------------------------------------------------------------------
- */
+/* ---- posting -------------------------------------------------------------------------------- */
 
 /* Fold both pointers back by whole rings, so that they never wrap; lock is held. When the emulator
  * moves its own at that moment, the next post tries again. */
@@ -167,8 +166,7 @@ void ioreq_broadcast(struct domain *d, ioreq_t *p)
         evtchn_notify_xen_port(d, ports[--n]);
 }
 
-/* ---- requests -----------------------------------------------------------------------------------
- */
+/* ---- requests ------------------------------------------------------------------------------- */
 
 /* Write the request, its state last, and wait for the answer. Not locked: v runs, so s stays. */
 static enum ioreq_result send_sync(struct vcpu *v, struct ioreq_server *s, const ioreq_t *p)
@@ -290,8 +288,7 @@ bool ioreq_take_response(struct vcpu *v, ioreq_t *out)
     return state == STATE_IORESP_READY;
 }
 
-/* ---- the configuration address latch ----------------------------------------------------------
- */
+/* ---- the configuration address latch -------------------------------------------------------- */
 
 /* Latch what a 4-byte write to 0xCF8 gives. True when nobody else needs to know: the function
  * selected is one that a server claims. Otherwise the write goes on to whoever claims the port, so

@@ -24,8 +24,7 @@ STATIC_ASSERT(offsetof(struct emul_regs, rflags) == offsetof(struct guest_regs, 
 STATIC_ASSERT(sizeof(struct emul_segment) == sizeof(struct segment));
 STATIC_ASSERT(offsetof(struct emul_segment, base) == offsetof(struct segment, base));
 
-/* ---- from linear addresses to guest-physical ones -----------------------------------------------
- */
+/* ---- from linear addresses to guest-physical ones ------------------------------------------- */
 
 #define OPS(first, last)                                                                           \
     ((~0ULL >> (63 - ((last)-64 * ((first) / 64)))) & (~0ULL << ((first) % 64)))
@@ -97,8 +96,7 @@ enum emul_result mmio_translate(struct mmio_vcpu *m, uint64_t linear, enum emul_
     return EMUL_OK;
 }
 
-/* ---- devices ----------------------------------------------------------------------------------
- */
+/* ---- devices -------------------------------------------------------------------------------- */
 
 static void note(struct mmio_vcpu *m, const struct access *a)
 {
@@ -264,8 +262,7 @@ static enum emul_result direct_bytes(mfn_t mfn, paddr_t gpa, uint8_t *buf, unsig
     }
 }
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory --------------------------------------------------------------------------------- */
 
 static void copy(uint8_t *memory, uint8_t *buf, unsigned bytes, bool write)
 {
@@ -463,8 +460,7 @@ enum emul_result mmio_cmpxchg(struct emul_ctx *c, uint64_t linear, void *old, co
     return EMUL_OK;
 }
 
-/* ---- an emulation from begin to end -------------------------------------------------------------
- */
+/* ---- an emulation from begin to end --------------------------------------------------------- */
 
 static struct mmio_vcpu *begin(struct vcpu *v, unsigned n_bytes)
 {

@@ -105,8 +105,7 @@ static enum emul_result invlpg(struct emul_ctx *c, uint64_t linear)
     return EMUL_OK;
 }
 
-/* ---- vector registers -------------------------------------------------------------------------
- */
+/* ---- vector registers ----------------------------------------------------------------------- */
 
 struct vec16 {
     uint8_t b[16];

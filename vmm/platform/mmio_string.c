@@ -11,8 +11,7 @@
 
 #define TSS_BUSY 11 /* type of a 32- or 64-bit TSS in TR */
 
-/* ---- batches ----------------------------------------------------------------------------------
- */
+/* ---- batches -------------------------------------------------------------------------------- */
 
 /* May a device model read (or write) the guest's memory there by itself? */
 static bool is_plain_ram(struct mmio_vcpu *m, paddr_t gpa, bool write)
@@ -200,8 +199,7 @@ void mmio_retire(struct emul_ctx *c)
     m->n_done = m->next = 0;
 }
 
-/* ---- single ports -----------------------------------------------------------------------------
- */
+/* ---- single ports --------------------------------------------------------------------------- */
 
 enum emul_result mmio_io_read(struct emul_ctx *c, uint16_t port, unsigned bytes, uint32_t *val)
 {
