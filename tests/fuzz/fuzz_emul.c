@@ -343,7 +343,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     CHECK(c.insn.len == len && len <= c.n_bytes && c.n_bytes <= 15);
     CHECK(c.insn.reg < 16 && c.insn.rm < 16);
-    in.items = false;
+    in.items = flags & 1; /* without retire() we do not see them */
     bool rep = c.insn.rep != 0;
     enum emul_result res = emul_execute(&c);
     CHECK(res <= EMUL_UNHANDLEABLE);

@@ -66,6 +66,8 @@ static const struct sample samples[] = {
     {8, "\x66\x0f\x70\x00\x1b", 5, TWO, 0x70, 2},               /* pshufd */
     {8, "\x66\x0f\x38\x00\x00", 5, EMUL_MAP_0F38, 0x00, 2},     /* pshufb */
     {8, "\x66\x0f\x3a\x0f\xc1\x08", 6, EMUL_MAP_0F3A, 0x0f, 2}, /* palignr */
+    {8, "\x66\x0f\x78\xc0\x08\x10", 6, TWO, 0x78, 2},           /* extrq */
+    {8, "\x0f\x78\xc0", 3, TWO, 0x78, 4},                       /* vmread */
     {8, "\xc5\xf8\x58\xc1", 4, TWO, 0x58, 4},                   /* vaddps */
     {8, "\xc4\xe2\x79\x18\x00", 5, EMUL_MAP_0F38, 0x18, 2},     /* vbroadcastss */
     {8, "\xc4\xe3\x79\x0f\xc1\x08", 6, EMUL_MAP_0F3A, 0x0f, 2},

@@ -7,41 +7,11 @@
  */
 #define _GNU_SOURCE
 #include "test_emul.h"
+#include "test_emul_native.h"
 
-#include <asm/ldt.h>
-#include <elf.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
-#include <sys/rseq.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <sys/user.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#define MAX_STEPS      64
 #define MAX_MISMATCHES 12
 #define CMP_FLAGS      0xcd5ull /* CF PF AF ZF SF DF OF */
-#define YMM_OFFSET     576
 
-struct native {
-    pid_t pid;
-    uint8_t *mem;
-    struct user_regs_struct base;
-    uint8_t xstate[16384];
-    size_t xstate_bytes;
-    bool has_ldt, has_avx;
-};
-
-struct outcome {
-    struct emul_regs r;
-    uint16_t sel[EMUL_SEG_COUNT];
-    int vector; /* -1: none */
-    uint64_t cr2;
-};
-
-static struct native nat;
 static uint8_t model[WORLD_BYTES];
 static uint64_t rng_state;
 static unsigned mismatches;
@@ -59,138 +29,6 @@ static unsigned below(unsigned n)
     return (rnd() >> 33) % n;
 }
 
-static bool ldt_entry(unsigned n, bool code, bool big)
-{
-    struct user_desc d = {
-        .entry_number = n, .base_addr = WORLD_BASE, .limit = 0xffff, .seg_32bit = big};
-    d.contents = code ? 2 : 0;
-    d.useable = 1;
-    return syscall(SYS_modify_ldt, 0x11, &d, sizeof(d)) == 0;
-}
-
-/* Makes the stopped child unmap [from, to), by a SYSCALL instruction in the window. */
-static void child_unmap(uint64_t from, uint64_t to)
-{
-    struct user_regs_struct u = nat.base;
-    int status;
-
-    memcpy(nat.mem, "\x0f\x05", 2);
-    u.rax = SYS_munmap;
-    u.orig_rax = -1;
-    u.rdi = from;
-    u.rsi = to - from;
-    u.rip = WORLD_BASE;
-    ptrace(PTRACE_SETREGS, nat.pid, NULL, &u);
-    ptrace(PTRACE_SINGLESTEP, nat.pid, NULL, NULL);
-    waitpid(nat.pid, &status, 0);
-}
-
-/* The kernel would write to the C library's area at every return to user mode. */
-static void drop_rseq(void)
-{
-    if (__rseq_size) {
-        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, 1, RSEQ_SIG);
-    }
-}
-
-/* The child keeps only the window, so that it faults wherever the emulator does. */
-static void start_child(void)
-{
-    nat.mem = mmap((void *)WORLD_BASE, WORLD_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC,
-                   MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (nat.mem != (void *)WORLD_BASE) {
-        nat.mem = NULL;
-        return;
-    }
-    bool *ldt = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    nat.pid = fork();
-    if (nat.pid == 0) {
-        mprotect(nat.mem + PAGE_NONE * 4096, 4096, PROT_NONE);
-        mprotect(nat.mem + PAGE_RO * 4096, 4096, PROT_READ | PROT_EXEC);
-        drop_rseq();
-        *ldt = ldt_entry(0, true, false) && ldt_entry(1, false, false);
-        ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    int status;
-    if (nat.pid < 0 || waitpid(nat.pid, &status, 0) != nat.pid || !WIFSTOPPED(status) ||
-        ptrace(PTRACE_GETREGS, nat.pid, NULL, &nat.base)) {
-        nat.mem = NULL;
-        return;
-    }
-    ptrace(PTRACE_SETOPTIONS, nat.pid, NULL, PTRACE_O_EXITKILL);
-    child_unmap(0x1000, WORLD_BASE);
-    child_unmap(WORLD_BASE + WORLD_BYTES, 0x7ffffffff000);
-    nat.has_ldt = *ldt;
-    nat.has_avx = __builtin_cpu_supports("avx");
-    struct iovec v = {nat.xstate, sizeof(nat.xstate)};
-    if (ptrace(PTRACE_GETREGSET, nat.pid, NT_X86_XSTATE, &v) == 0) {
-        nat.xstate_bytes = v.iov_len;
-    }
-}
-
-static uint64_t *user_gpr(struct user_regs_struct *u, unsigned n)
-{
-    unsigned long long *where[16] = {&u->rax, &u->rcx, &u->rdx, &u->rbx, &u->rsp, &u->rbp,
-                                     &u->rsi, &u->rdi, &u->r8,  &u->r9,  &u->r10, &u->r11,
-                                     &u->r12, &u->r13, &u->r14, &u->r15};
-    return (uint64_t *)where[n];
-}
-
-static int vector_of(const siginfo_t *info)
-{
-    switch (info->si_signo) {
-    case SIGSEGV:
-        return info->si_code == SI_KERNEL ? 13 : 14;
-    case SIGBUS:
-        return 12;
-    case SIGILL:
-        return 6;
-    case SIGFPE:
-        return 0;
-    }
-    return 1000 + info->si_signo;
-}
-
-/* The vector state goes in and out through the child's XSAVE image. */
-static void xstate_set(const struct world *w)
-{
-    uint64_t bv;
-    memcpy(&bv, nat.xstate + 512, 8);
-    bv |= nat.has_avx ? 7 : 3;
-    memcpy(nat.xstate + 512, &bv, 8);
-    for (unsigned i = 0; i < 16; i++) {
-        memcpy(nat.xstate + 160 + 16 * i, w->vec[i], 16);
-        if (nat.has_avx) {
-            memcpy(nat.xstate + YMM_OFFSET + 16 * i, w->vec[i] + 16, 16);
-        }
-    }
-    for (unsigned i = 0; i < 8; i++) {
-        memcpy(nat.xstate + 32 + 16 * i, &w->mm[i], 8);
-    }
-    memset(nat.xstate + 2, 0, 4); /* status and tag: top of stack 0, all empty */
-    struct iovec v = {nat.xstate, nat.xstate_bytes};
-    assert_int_equal(ptrace(PTRACE_SETREGSET, nat.pid, NT_X86_XSTATE, &v), 0);
-}
-
-static bool xstate_equal(const struct world *w)
-{
-    static uint8_t now[sizeof(nat.xstate)];
-    struct iovec v = {now, sizeof(now)};
-    bool equal = ptrace(PTRACE_GETREGSET, nat.pid, NT_X86_XSTATE, &v) == 0;
-    uint64_t bv;
-    memcpy(&bv, now + 512, 8);
-    for (unsigned i = 0; i < 16; i++) {
-        equal = equal && (!(bv & 2) || !memcmp(now + 160 + 16 * i, w->vec[i], 16));
-        equal = equal && (!(bv & 4) || !memcmp(now + YMM_OFFSET + 16 * i, w->vec[i] + 16, 16));
-    }
-    for (unsigned i = 0; i < 8; i++) {
-        equal = equal && (!(bv & 1) || !memcmp(now + 32 + 16 * i, &w->mm[i], 8));
-    }
-    return equal;
-}
-
 /* Descriptor tables as Linux and ldt_entry() set them up, seen by system reads only. */
 static enum emul_result diff_read(struct emul_ctx *c, uint64_t linear, void *buf, unsigned bytes,
                                   enum emul_access access)
@@ -204,56 +42,6 @@ static enum emul_result diff_read(struct emul_ctx *c, uint64_t linear, void *buf
     }
     memcpy(buf, linear >= 0x1000 ? &ldt[(linear - 0x1000) / 8] : &gdt[linear / 8], bytes);
     return EMUL_OK;
-}
-
-static void run_native(const struct world *w, bool repeats, struct outcome *out)
-{
-    struct user_regs_struct u = nat.base;
-    int status;
-
-    for (unsigned i = 0; i < 16; i++) {
-        *user_gpr(&u, i) = w->r.gpr[i];
-    }
-    u.rip = w->r.rip;
-    u.eflags = w->r.rflags | 0x202;
-    u.orig_rax = -1;
-    u.cs = w->c.seg[EMUL_SEG_CS].sel;
-    u.ss = w->c.seg[EMUL_SEG_SS].sel;
-    u.ds = w->c.seg[EMUL_SEG_DS].sel;
-    u.es = w->c.seg[EMUL_SEG_ES].sel;
-    u.fs = w->c.seg[EMUL_SEG_FS].sel;
-    u.gs = w->c.seg[EMUL_SEG_GS].sel;
-    u.fs_base = w->c.seg[EMUL_SEG_FS].base;
-    u.gs_base = w->c.seg[EMUL_SEG_GS].base;
-    assert_int_equal(ptrace(PTRACE_SETREGS, nat.pid, NULL, &u), 0);
-    out->vector = -1;
-    for (unsigned step = 0; step < MAX_STEPS; step++) {
-        siginfo_t info;
-        assert_int_equal(ptrace(PTRACE_SINGLESTEP, nat.pid, NULL, NULL), 0);
-        assert_int_equal(waitpid(nat.pid, &status, 0), nat.pid);
-        assert_true(WIFSTOPPED(status));
-        assert_int_equal(ptrace(PTRACE_GETSIGINFO, nat.pid, NULL, &info), 0);
-        assert_int_equal(ptrace(PTRACE_GETREGS, nat.pid, NULL, &u), 0);
-        if (info.si_signo != SIGTRAP) {
-            out->vector = vector_of(&info);
-            out->cr2 = (uintptr_t)info.si_addr;
-            break;
-        }
-        if (!repeats || u.rip != w->r.rip) {
-            break;
-        }
-    }
-    for (unsigned i = 0; i < 16; i++) {
-        out->r.gpr[i] = *user_gpr(&u, i);
-    }
-    out->r.rip = u.rip;
-    out->sel[EMUL_SEG_ES] = u.es;
-    out->sel[EMUL_SEG_CS] = u.cs;
-    out->sel[EMUL_SEG_SS] = u.ss;
-    out->sel[EMUL_SEG_DS] = u.ds;
-    out->sel[EMUL_SEG_FS] = u.fs;
-    out->sel[EMUL_SEG_GS] = u.gs;
-    out->r.rflags = u.eflags;
 }
 
 /* A register value: mostly a place in the window, else small, else anything. */
@@ -560,8 +348,14 @@ static bool is_string(const struct emul_insn *in)
     return in->map == EMUL_MAP_1BYTE && ((op >= 0xa4 && op < 0xa8) || (op >= 0xaa && op < 0xb0));
 }
 
+/* An instruction and registers that are not random. */
+struct fixed_case {
+    uint8_t code[4];
+    uint64_t rax, flags;
+};
+
 /* One case. Returns whether it could be compared. */
-static bool one_case(unsigned mode)
+static bool one_case(unsigned mode, const struct fixed_case *fixed)
 {
     static struct world w;
     static struct emul_ops ops;
@@ -587,6 +381,11 @@ static bool one_case(unsigned mode)
     }
     random_state(&w, mode);
     random_insn(code, mode);
+    if (fixed) {
+        memcpy(code, fixed->code, sizeof(fixed->code));
+        w.r.gpr[RAX] = fixed->rax;
+        w.r.rflags = fixed->flags;
+    }
     uint32_t at = mode == 2 ? w.r.rip : w.r.rip - WORLD_BASE;
 
     if (below(2)) { /* something to pop */
@@ -670,7 +469,7 @@ static void run_mode(unsigned mode, const char *name)
     reload_processor_memory();
     mismatches = 0;
     while (compared < want && tried < 10 * want && mismatches < MAX_MISMATCHES) {
-        compared += one_case(mode);
+        compared += one_case(mode, NULL);
         tried++;
     }
     print_message("%s: %lu cases compared of %lu tried\n", name, compared, tried);
@@ -696,12 +495,35 @@ static void test_16(void **state)
     run_mode(2, "16-bit");
 }
 
+/* The decimal adjustments with every AL (and some AH), CF and AF; the others with every base. */
+static void test_bcd(void **state)
+{
+    static const uint8_t opcodes[] = {0x27, 0x2f, 0x37, 0x3f, 0xd4, 0xd5};
+    (void)state;
+    if (!nat.mem) {
+        print_message("skipped: no traced child here\n");
+        skip();
+    }
+    mismatches = 0;
+    rng_state = 99;
+    reload_processor_memory();
+    for (unsigned n = 0; n < sizeof(opcodes) * 1024 && mismatches < MAX_MISMATCHES; n++) {
+        unsigned i = n & 1023;
+        struct fixed_case fixed = {.code = {opcodes[n >> 10], i * 7, 0x90, 0x90}};
+        fixed.rax = 0x50400 + 0x100 * (i % 5) + (i & 255);
+        fixed.flags = 0x202 | (i >> 8 & 1) | (i >> 9 & 1) << 4;
+        one_case(4, &fixed);
+    }
+    assert_int_equal(mismatches, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_64),
         cmocka_unit_test(test_32),
         cmocka_unit_test(test_16),
+        cmocka_unit_test(test_bcd),
     };
     start_child();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -174,6 +174,12 @@ static void test_counts(void **state)
     w.r.gpr[RCX] = 0xffffffff00000002;
     assert_int_equal(RUN(&w, "\x67\xf3\xaa"), EMUL_OK);
     assert_int_equal(w.r.gpr[RCX], 0);
+    start(&w, 2); /* 16 bits of it: the rest stays */
+    w.r.gpr[RDI] = 0x50001000;
+    w.r.gpr[RCX] = 0x60000003;
+    assert_int_equal(RUN(&w, "\xf3\xaa"), EMUL_OK);
+    assert_int_equal(w.r.gpr[RCX], 0x60000000);
+    assert_int_equal(w.r.gpr[RDI], 0x50001003);
 }
 
 static void test_fault_in_rep(void **state)

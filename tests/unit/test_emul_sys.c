@@ -474,6 +474,48 @@ static void test_stack(void **state)
     assert_int_equal(w.r.rip, WORLD_BASE + 0x116);
 }
 
+/* The quotient's extremes, with a signed divisor of 1 and -1 in RBX. */
+static void test_divide(void **state)
+{
+    struct world w;
+    (void)state;
+    for (unsigned shift = 0; shift < 4; shift++) {
+        unsigned bytes = 1u << shift, bits = 8 * bytes;
+        uint64_t low = ~0ull >> (64 - bits), sign = 1ull << (bits - 1);
+        for (unsigned i = 0; i < 8; i++) {
+            bool negative = i & 1, minus = i & 2, more = i & 4;
+            uint64_t dividend = negative ? -sign & low : sign; /* -2^(n-1) or 2^(n-1) */
+            uint64_t high = negative ? low : 0;
+            if (more) { /* one farther from zero */
+                dividend = (negative ? dividend - 1 : dividend + 1) & low;
+            }
+            start(&w, 8);
+            w.r.gpr[RBX] = minus ? ~0ull : 1;
+            w.r.gpr[RAX] = bytes == 1 ? high << 8 | dividend : dividend;
+            w.r.gpr[RDX] = bytes == 1 ? 0 : high;
+            static const char codes[4][4] = {"\xf6\xfb\x90", "\x66\xf7\xfb", "\xf7\xfb\x90",
+                                             "\x48\xf7\xfb"};
+            enum emul_result res = world_run(&w, codes[shift], 3);
+            bool fits = !more && negative != minus;
+            assert_int_equal(res, fits ? EMUL_OK : EMUL_EXCEPTION);
+            if (fits) {
+                assert_int_equal(w.r.gpr[RAX] & low, sign);
+            } else {
+                assert_int_equal(w.c.exc_vector, 0);
+            }
+        }
+    }
+    start(&w, 8); /* 128 by 64 bits */
+    w.r.gpr[RDX] = 0x0123456789abcdef;
+    w.r.gpr[RAX] = 0xfedcba9876543210;
+    w.r.gpr[RBX] = 0x1000000000000000;
+    assert_int_equal(RUN(&w, "\x48\xf7\xf3"), EMUL_OK);
+    assert_int_equal(w.r.gpr[RAX], 0x123456789abcdeff);
+    assert_int_equal(w.r.gpr[RDX], 0x0edcba9876543210);
+    w.r.gpr[RBX] = w.r.gpr[RDX];
+    assert_int_equal(RUN(&w, "\x48\xf7\xf3"), EMUL_EXCEPTION);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -485,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_system_registers),
         cmocka_unit_test(test_privilege),
         cmocka_unit_test(test_stack),
+        cmocka_unit_test(test_divide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -226,6 +226,8 @@ static uint32_t decode_group(const struct emul_ctx *c, uint32_t attr)
     switch (in->opcode) {
     case 0x63: /* MOVSXD in 64-bit mode, ARPL elsewhere */
         return is_long(c) ? attr : (H_none | A_MODRM);
+    case 0x78: /* 0F 78: EXTRQ and INSERTQ have two immediate bytes, VMREAD has none */
+        return in->opsize || in->rep == 0xf2 ? attr | A_IMM16 : attr;
     case 0xf6: /* TEST has an immediate, NOT to IDIV have none */
         return ext < 2 ? attr | A_IMM8 : attr;
     case 0xf7:
