@@ -37,6 +37,8 @@ int bitmap_to_guest(const struct xenctl_bitmap *map, uint64_t bits, unsigned nr_
 
     if (map->nr_bits > 65536)
         return -EINVAL;
+    if (MIN(nr_bits, map->nr_bits) < 64)
+        bits &= BIT(MIN(nr_bits, map->nr_bits)) - 1;
     if (have && copy_to_guest(gva, &bits, have))
         return -EFAULT;
     return bytes > have ? clear_guest(gva + have, bytes - have) : 0;

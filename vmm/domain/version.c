@@ -37,7 +37,6 @@ static int put_compile_info(uint64_t gva)
            MIN(sizeof("gcc " __VERSION__), sizeof(info.compiler) - 1));
     memcpy(info.compile_by, "ringfence", sizeof("ringfence"));
     memcpy(info.compile_domain, "local", sizeof("local"));
-    memcpy(info.compile_date, __DATE__, sizeof(__DATE__));
     return copy_to_guest(gva, &info, sizeof(info));
 }
 

@@ -182,9 +182,14 @@ static int write_hypercall(struct vcpu *v, const struct msr_range *r, uint32_t m
 
 int msr_vcpu_init(struct vcpu *v)
 {
+    if (v->msrs)
+        return 0;
+    v->msrs = kzalloc(sizeof(*v->msrs));
     if (!v->msrs)
-        v->msrs = kzalloc(sizeof(*v->msrs));
-    return v->msrs ? 0 : -ENOMEM;
+        return -ENOMEM;
+    if (v->domain->is_dom0) /* no firmware sets them up: on, all write-back, or Linux drops PAT */
+        v->msrs->mtrr_def_type = 0x806;
+    return 0;
 }
 
 void msr_vcpu_free(struct vcpu *v)
