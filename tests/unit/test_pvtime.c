@@ -17,6 +17,7 @@
 #include "core/string.h"
 #include "core/x86.h"
 #include "domain/evtchn.h"
+#include "domain/hvm.h"
 #include "domain/pvtime.h"
 
 struct cpu host_test_cpu;
@@ -132,6 +133,41 @@ void timer_kill(struct timer *t)
 void timer_migrate(struct timer *t, unsigned cpu)
 {
     t->cpu = cpu;
+}
+
+/* One page of guest RAM, which the guest's page tables have where the test has it. */
+static uint64_t cr(struct vcpu *v, unsigned n)
+{
+    (void)v, (void)n;
+    return 0;
+}
+static uint64_t efer(struct vcpu *v)
+{
+    (void)v;
+    return 0;
+}
+static const struct hvm_ops fake_ops = {.get_cr = cr, .get_efer = efer};
+const struct hvm_ops *hvm_ops = &fake_ops;
+static bool walk_fails;
+int guest_walk(struct domain *d, const struct gwalk_mode *m, uint64_t linear, unsigned access,
+               paddr_t *gpa, uint32_t *pfec)
+{
+    (void)d, (void)m, (void)access, (void)pfec;
+    *gpa = linear & ~PAGE_MASK;
+    return walk_fails ? -EFAULT : 0;
+}
+struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m_type *t)
+{
+    (void)d, (void)write;
+    assert_int_equal(gfn, 0);
+    *t = P2M_RAM;
+    frame_table[0].refs++;
+    return &frame_table[0];
+}
+void page_put(struct page_info *pg)
+{
+    assert_true(pg->refs > 1);
+    pg->refs--;
 }
 
 static uint64_t random_state = 77;
@@ -258,23 +294,52 @@ static void wallclock(void **state)
 
 static void runstate(void **state)
 {
-    struct vcpu_runstate_info area = {0};
     uint32_t area32[12] = {0};
-    struct vcpu_register_runstate_memory_area reg = {.addr.p = (uint64_t)&area};
+    struct vcpu_register_runstate_memory_area reg;
     uint64_t arg[6] = {VCPUOP_register_runstate_memory_area, 0, (uint64_t)&reg};
 
     (void)state;
-    setup();
-    vcpu[0].runstate = (struct vcpu_runstate_info){
-        .state = RUNSTATE_running, .state_entry_time = 1ULL << 40, .time = {1, 2, 3, 4ULL << 33}};
-    runstate_update_guest(&vcpu[0]); /* none registered */
-    assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
-    assert_memory_equal(&area, &vcpu[0].runstate, sizeof(area));
-    vcpu[0].runstate.time[2] = 99;
-    dom.vm_assist = 1 << VMASST_TYPE_runstate_update_flag;
-    runstate_update_guest(&vcpu[0]);
-    assert_memory_equal(&area, &vcpu[0].runstate, sizeof(area)); /* the flag is down again */
+    host_test_ram = aligned_alloc(PAGE_SIZE, PAGE_SIZE);
+    frame_table = calloc(1, sizeof(*frame_table));
+    for (unsigned narrow = 0; narrow < 2; narrow++)
+        for (walk_fails = false;; walk_fails = true) {
+            struct vcpu_runstate_info *area = (void *)(host_test_ram + 128);
+            setup();
+            frame_table[0].refs = 1;
+            memset(host_test_ram, 0, PAGE_SIZE);
+            dom.has_32bit_shinfo = narrow;
+            reg.addr.p = (uint64_t)area;
+            vcpu[0].runstate = (struct vcpu_runstate_info){.state = RUNSTATE_running,
+                                                           .state_entry_time = 1ULL << 40,
+                                                           .time = {1, 2, 3, 4ULL << 33}};
+            runstate_update_guest(&vcpu[0]); /* none registered */
+            assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
+            assert_int_equal(frame_table[0].refs, walk_fails ? 1 : 2);
+            vcpu[0].runstate.time[2] = 99;
+            dom.vm_assist = 1 << VMASST_TYPE_runstate_update_flag;
+            runstate_update_guest(&vcpu[0]);
+            if (narrow) {
+                uint32_t *words = (uint32_t *)area;
+                assert_int_equal(words[2], 1 << 8);
+                assert_int_equal(words[7], 99);
+                assert_int_equal(words[11], 0);
+            } else {
+                assert_memory_equal(area, &vcpu[0].runstate, sizeof(*area)); /* flag down again */
+            }
+            if (walk_fails)
+                break;
+            reg.addr.p = (uint64_t)area + 64;
+            assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
+            assert_int_equal(frame_table[0].refs, 2);
+            reg.addr.p = 8;
+            assert_int_equal(do_vcpu_op(&vcpu[0], arg), -EFAULT); /* the old one stays */
+            assert_int_equal(vcpu[0].runstate_gva, (uint64_t)area + 64);
+            vcpu_op_destroy(&vcpu[0]);
+            assert_int_equal(frame_table[0].refs, 1);
+            assert_null(vcpu[0].runstate_guest);
+        }
     /* A 32-bit caller reads 44 bytes, packed. */
+    walk_fails = false;
     arg[0] = VCPUOP_get_runstate_info;
     arg[2] = (uint64_t)area32;
     area32[11] = 0x5a5a5a5a;
@@ -287,6 +352,8 @@ static void runstate(void **state)
     assert_int_equal(area32[7], 99);
     assert_int_equal(area32[10], 8);
     assert_int_equal(area32[11], 0x5a5a5a5a);
+    free(host_test_ram);
+    free(frame_table);
 }
 
 static void timers(void **state)

@@ -106,8 +106,9 @@ struct vcpu {
     struct vcpu_info *info;   /* hypervisor mapping of vcpu_info; never NULL (a dummy at first) */
     struct page_info *info_page; /* referenced when registered elsewhere than in shared_info */
     uint64_t info_gpa;
-    void *runstate_guest;     /* reserved for the registered runstate area: see runstate_gva */
-    uint64_t runstate_gva;
+    uint64_t runstate_gva;    /* VCPUOP_register_runstate_memory_area; 0 none */
+    void *runstate_guest;     /* the same mapped, page referenced; NULL: only to be had by address */
+    spinlock_t area_lock;     /* the two above */
     struct vcpu_runstate_info runstate;
     uint64_t time_info_gva;   /* VCPUOP_register_vcpu_time_memory_area */
     struct timer singleshot, periodic, poll_timer;

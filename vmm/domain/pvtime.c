@@ -135,51 +135,69 @@ void pvtime_update_wallclock(struct domain *d)
 
 /* ---- runstate ------------------------------------------------------------------------------- */
 
-struct runstate32 { /* i386 aligns uint64_t to 4 bytes */
+/* The area as each width has it (i386 aligns uint64_t to 4 bytes), at any alignment. */
+struct runstate32 {
     int32_t state;
     uint64_t state_entry_time, time[4];
 } __packed;
+struct runstate64 {
+    int32_t state;
+    uint32_t pad;
+    uint64_t state_entry_time, time[4];
+} __packed;
 STATIC_ASSERT(sizeof(struct runstate32) == 44);
+STATIC_ASSERT(sizeof(struct runstate64) == sizeof(struct vcpu_runstate_info));
 
-/* Copy r to the current address space in a 32- or 64-bit guest's layout. With `flagged`, readers on
- * other vCPUs see XEN_RUNSTATE_UPDATE in state_entry_time while it changes. */
-static int copy_runstate(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32,
-                         bool flagged)
+size_t runstate_bytes(bool layout32)
 {
-    struct vcpu_runstate_info out = *r;
-    struct runstate32 out32 = {.state = r->state, .state_entry_time = r->state_entry_time};
-    uint64_t entry_gva = gva + (layout32 ? offsetof(struct runstate32, state_entry_time)
-                                         : offsetof(struct vcpu_runstate_info, state_entry_time));
-    uint64_t entry = r->state_entry_time | XEN_RUNSTATE_UPDATE;
-    int rc;
-
-    memcpy(out32.time, r->time, sizeof(out32.time));
-    if (flagged) {
-        out.state_entry_time = out32.state_entry_time = entry;
-        if (copy_to_guest(entry_gva, &entry, sizeof(entry)))
-            return -EFAULT;
-    }
-    rc = layout32 ? copy_to_guest(gva, &out32, sizeof(out32))
-                  : copy_to_guest(gva, &out, sizeof(out));
-    if (rc || !flagged)
-        return rc;
-    return copy_to_guest(entry_gva, &r->state_entry_time, sizeof(entry));
+    return layout32 ? sizeof(struct runstate32) : sizeof(struct runstate64);
 }
+
+/* With XEN_RUNSTATE_UPDATE up meanwhile, for readers on other vCPUs that asked for it. */
+#define STORE_RUNSTATE(area, r, flagged)                                                           \
+    do {                                                                                           \
+        if (flagged)                                                                               \
+            (area)->state_entry_time |= XEN_RUNSTATE_UPDATE;                                       \
+        barrier(); /* x86 keeps the order of stores */                                             \
+        (area)->state = (r)->state;                                                                \
+        memcpy((area)->time, (r)->time, sizeof((area)->time));                                     \
+        barrier();                                                                                 \
+        (area)->state_entry_time = (r)->state_entry_time;                                          \
+    } while (0)
 
 int runstate_copy_out(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32)
 {
-    return copy_runstate(gva, r, layout32, false);
+    struct runstate64 out = {0};
+    struct runstate32 out32;
+
+    STORE_RUNSTATE(&out, r, false);
+    STORE_RUNSTATE(&out32, r, false);
+    return layout32 ? copy_to_guest(gva, &out32, sizeof(out32))
+                    : copy_to_guest(gva, &out, sizeof(out));
 }
 
 void runstate_update_guest(struct vcpu *v)
 {
+    bool layout32 = v->domain->has_32bit_shinfo;
+    bool flagged = v->domain->vm_assist & BIT(VMASST_TYPE_runstate_update_flag);
     struct vcpu_runstate_info r;
+    uint64_t gva;
 
-    if (likely(!v->runstate_gva))
+    if (!READ_ONCE(v->runstate_gva))
         return;
     vcpu_runstate_get(v, &r);
-    /* The area cannot be reached while the guest runs on page tables without its kernel: then the
-     * guest sees the last state that could be written. */
-    (void)copy_runstate(v->runstate_gva, &r, v->domain->has_32bit_shinfo,
-                        v->domain->vm_assist & BIT(VMASST_TYPE_runstate_update_flag));
+    spin_lock(&v->area_lock);
+    gva = v->runstate_gva;
+    if (v->runstate_guest) {
+        gva = 0;
+        if (layout32)
+            STORE_RUNSTATE((struct runstate32 *)v->runstate_guest, &r, flagged);
+        else
+            STORE_RUNSTATE((struct runstate64 *)v->runstate_guest, &r, flagged);
+    }
+    spin_unlock(&v->area_lock);
+    /* By address it may be out of reach now (the guest's user runs on page tables without its
+     * kernel): then the guest sees the last state that could be written. */
+    if (gva)
+        (void)runstate_copy_out(gva, &r, layout32);
 }

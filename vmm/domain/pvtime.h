@@ -20,3 +20,4 @@ void pvtime_read(struct vcpu *v, struct vcpu_time_info *t);
 int pvtime_copy_out(uint64_t gva, struct vcpu_time_info *t);
 /* Copy a runstate to the current address space in a 32- or 64-bit guest's layout. -EFAULT. */
 int runstate_copy_out(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32);
+size_t runstate_bytes(bool layout32);

@@ -4,11 +4,14 @@
 #include "core/errno.h"
 #include "core/string.h"
 #include "domain/evtchn.h"
+#include "domain/hvm.h"
 #include "domain/pvtime.h"
 #include "platform/platform.h"
 
 #define MIN_PERIOD_NS NS_PER_MS
 #define MAX_PERIOD_NS (1ULL << 62)
+
+static void set_runstate_area(struct vcpu *v, uint64_t gva, struct page_info *pg);
 
 /* ---- timers --------------------------------------------------------------------------------- */
 
@@ -47,7 +50,6 @@ void vcpu_op_init(struct vcpu *v)
     timer_init(&v->periodic, periodic_expired, v, v->cpu);
     timer_init(&v->poll_timer, poll_expired, v, v->cpu);
     v->periodic_ns = 0;
-    v->runstate_gva = 0;
     v->time_info_gva = 0;
 }
 
@@ -59,6 +61,7 @@ void vcpu_op_destroy(struct vcpu *v)
     timer_kill(&v->singleshot);
     timer_kill(&v->periodic);
     timer_kill(&v->poll_timer);
+    set_runstate_area(v, 0, NULL);
 }
 
 /* Arm the end of v's SCHEDOP_poll at an absolute time in ns. */
@@ -169,19 +172,64 @@ static int read_area(struct vcpu *caller, uint64_t gva, uint64_t *area)
     return copy_from_guest(area, gva, caller->compat ? sizeof(uint32_t) : sizeof(uint64_t));
 }
 
+/* The page under [gva, gva + bytes) of the caller's address space, referenced; NULL when that is
+ * not one page of RAM that may be written. */
+static struct page_info *page_at(struct vcpu *caller, uint64_t gva, size_t bytes)
+{
+    struct gwalk_mode mode = {
+        .cr0 = hvm_ops->get_cr(caller, 0),
+        .cr3 = hvm_ops->get_cr(caller, 3),
+        .cr4 = hvm_ops->get_cr(caller, 4),
+        .efer = hvm_ops->get_efer(caller),
+        .rflags = caller->regs.rflags,
+    };
+    struct page_info *pg;
+    enum p2m_type t;
+    uint32_t pfec;
+    paddr_t gpa;
+
+    if ((gva & ~PAGE_MASK) + bytes > PAGE_SIZE ||
+        guest_walk(caller->domain, &mode, gva, GWALK_WRITE | GWALK_IMPLICIT, &gpa, &pfec))
+        return NULL;
+    pg = p2m_get_page(caller->domain, gpa >> PAGE_SHIFT, true, &t);
+    if (pg && !p2m_is_ram(t)) {
+        page_put(pg);
+        pg = NULL;
+    }
+    return pg;
+}
+
+/* Make gva (0: nothing) v's runstate area; pg is its page, whose reference goes with it, or NULL.
+ */
+static void set_runstate_area(struct vcpu *v, uint64_t gva, struct page_info *pg)
+{
+    char *old;
+
+    spin_lock(&v->area_lock);
+    old = v->runstate_guest;
+    v->runstate_guest = pg ? (char *)page_to_virt(pg) + (gva & ~PAGE_MASK) : NULL;
+    v->runstate_gva = gva;
+    spin_unlock(&v->area_lock);
+    if (old)
+        page_put(mfn_to_page(virt_to_mfn(old)));
+}
+
+/* The area is found once: it is written at every context switch, when the page tables that are
+ * loaded may not even have it. */
 static long register_runstate(struct vcpu *v, uint64_t gva)
 {
-    struct vcpu_runstate_info r;
+    bool layout32 = v->domain->has_32bit_shinfo;
     struct vcpu *caller = current_vcpu();
+    struct vcpu_runstate_info r;
     uint64_t area;
 
     if (read_area(caller, gva, &area))
         return -EFAULT;
-    v->runstate_gva = area;
-    if (!area)
-        return 0;
     vcpu_runstate_get(v, &r);
-    return runstate_copy_out(area, &r, v->domain->has_32bit_shinfo);
+    if (area && runstate_copy_out(area, &r, layout32))
+        return -EFAULT;
+    set_runstate_area(v, area, area ? page_at(caller, area, runstate_bytes(layout32)) : NULL);
+    return 0;
 }
 
 static long register_time(struct vcpu *v, uint64_t gva)
