@@ -166,6 +166,18 @@ void ioreq_broadcast(struct domain *d, ioreq_t *p)
         evtchn_notify_xen_port(d, ports[--n]);
 }
 
+/* Emulators read the ring before they look at a request, so posting is soon enough. */
+void ioreq_invalidate(struct domain *d)
+{
+    ioreq_t p = {.type = IOREQ_TYPE_INVALIDATE,
+                 .dir = IOREQ_WRITE,
+                 .count = 1,
+                 .size = 4,
+                 .data = UINT32_MAX};
+
+    ioreq_broadcast(d, &p);
+}
+
 /* ---- requests ------------------------------------------------------------------------------- */
 
 /* Write the request, its state last, and wait for the answer. Not locked: v runs, so s stays. */

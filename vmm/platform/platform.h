@@ -123,6 +123,9 @@ bool ioreq_take_response(struct vcpu *v, ioreq_t *out);
 bool ioreq_outstanding(struct vcpu *v);
 /* To all servers of d (timeoffset, invalidate); no answer awaited. */
 void ioreq_broadcast(struct domain *d, ioreq_t *p);
+/* d's map of its RAM changed: device models shall drop their mappings of it before they serve d's
+ * next request. Posted; any context without ioreq or event channel locks. */
+void ioreq_invalidate(struct domain *d);
 /* XENMEM_acquire_resource of type ioreq_server: mfn of frame idx (0 buffered, 1 synchronous). */
 int ioreq_server_frame(struct domain *d, unsigned server, unsigned idx, mfn_t *mfn);
 /* HVM_PARAM_DM_DOMAIN etc. need nothing here. CF8 latch: */
