@@ -73,8 +73,11 @@ bool dom0_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t
     if (!v->domain->is_dom0)
         return false;
     if (in_mmconfig(gpa, &bdf, &reg)) {
-        dom0_pci_config(bdf, reg, bytes, write, &data);
-        *val = data;
+        dom0_pci_config(bdf, reg, MIN(bytes, 4u), write, &data);
+        uint32_t high = (uint32_t)(*val >> 32);
+        if (bytes == 8)
+            dom0_pci_config(bdf, reg + 4, 4, write, &high);
+        *val = data | (uint64_t)high << 32;
         return true;
     }
     return dom0_msix_mmio(gpa, bytes, write, val);

@@ -207,6 +207,8 @@ int domain_create(domid_t id, const struct xen_domctl_createdomain *config, bool
     d->created_paused = true;
     d->systemcontroller_pauses = 1;
     d->tsc_khz = tsc_khz;
+    d->hvm_params[HVM_PARAM_HPET_ENABLED] = 1;
+    d->hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON] = SHUTDOWN_reboot;
     list_init(&d->page_list);
     list_init(&d->xenpage_list);
 
@@ -358,6 +360,21 @@ void domain_crash(struct domain *d, const char *fmt, ...)
     if (v && v->domain == d)
         dump_vcpu(v);
     domain_shutdown(d, SHUTDOWN_crash);
+}
+
+/* A shutdown cycle on the CPU. With an IDT too small to hold even the double fault's gate the guest
+ * asked for it, as kernels do to reset the machine: then the tools' wish counts
+ * (HVM_PARAM_TRIPLE_FAULT_REASON, normally reboot). Otherwise it is a crash. */
+void domain_triple_fault(struct vcpu *v)
+{
+    struct segment idtr;
+    hvm_ops->get_segment(v, SEGR_IDTR, &idtr);
+    if (idtr.limit < 8 * (EXC_DF + 1) - 1) {
+        log_info("d%uv%u: triple fault without an IDT: a reset", v->domain->id, v->id);
+        domain_shutdown(v->domain, (int)v->domain->hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON]);
+        return;
+    }
+    domain_crash(v->domain, "d%uv%u: triple fault", v->domain->id, v->id);
 }
 
 void domain_dump_registers(struct domain *d)

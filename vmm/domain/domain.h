@@ -222,6 +222,8 @@ void domain_crash(struct domain *d, const char *fmt, ...) __printf(2, 3);
 void domain_resume(struct domain *d);
 /* Destroy, in steps: -ERESTART until done, then 0. Called by dom0's hypercall; d is not current. */
 int domain_kill(struct domain *d);
+/* v's CPU shut down (APM 2, 8.2.9): reset or crash the domain. v is current. */
+void domain_triple_fault(struct vcpu *v);
 /* Registers of all vCPUs that do not run, to the log (debug key, xl dmesg). */
 void domain_dump_registers(struct domain *d);
 /* The layout of shared_info follows the guest's mode when it sets itself up. */

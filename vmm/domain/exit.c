@@ -66,7 +66,7 @@ void hvm_inject_exception(struct vcpu *v, unsigned vector, int64_t error)
     if (v->inject.valid && v->inject.type == 3) {
         unsigned first = v->inject.vector;
         if (first == EXC_DF) {
-            domain_crash(v->domain, "d%uv%u: triple fault", v->domain->id, v->id);
+            domain_triple_fault(v);
             return;
         }
         if ((contributory(first) && contributory(vector)) ||

@@ -19,7 +19,7 @@ static int copy_page(struct domain *d, paddr_t gpa, void *buf, size_t bytes, enu
         memcpy(p, buf, bytes);
     else
         memset(p, 0, bytes);
-    if (op != COPY_FROM && t == P2M_LOGDIRTY)
+    if (op != COPY_FROM && unlikely(p2m_logdirty_enabled(d)))
         p2m_mark_dirty(d, gfn);
     page_put(pg);
     return 0;

@@ -160,6 +160,12 @@ static void on_npf(struct vcpu *v)
     struct vmcb *b = vmcb_of(v);
     uint64_t err = b->exit_info1;
     bool decoded = svm_features & SVM_DECODE;
+    if (unlikely(err & BIT(33))) { /* on the walk of the guest's own page tables */
+        if (p2m_fault(v, b->exit_info2, err & 2, false) != P2M_FAULT_RESOLVED)
+            domain_crash(v->domain, "d%uv%u: page table at guest-physical %lx is not RAM", v->domain->id, v->id,
+                         b->exit_info2);
+        return;
+    }
     exit_nested_fault(v, b->exit_info2, 0, false, err & 2, err & 16, b->insn,
                       decoded ? MIN(b->fetched, 15) : 0);
 }
@@ -198,7 +204,7 @@ static void on_pause(struct vcpu *v)
 
 static void on_shutdown(struct vcpu *v)
 {
-    domain_crash(v->domain, "d%uv%u: triple fault", v->domain->id, v->id);
+    domain_triple_fault(v);
 }
 
 static void on_iret(struct vcpu *v)
