@@ -4,6 +4,7 @@ Machine builds QEMU's command line and runs it on a pseudo-terminal; Console rea
 terminal with hard time-outs whose error names the last line seen. Dom0 and Guest add what is known
 about their shells.
 """
+import ctypes
 import os
 import pty
 import re
@@ -60,6 +61,11 @@ def has_kvm_svm():
             return nested.read().strip() in ("1", "Y")
     except OSError:
         return False
+
+
+def die_with_parent():
+    """In the child: be killed when this program goes, however it goes."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 class Machine:
@@ -179,7 +185,8 @@ class Console:
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
         self.fd = master
         # pylint: disable=consider-using-with
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                                        preexec_fn=die_with_parent)
         os.close(slave)
 
     def read(self, timeout):
@@ -317,6 +324,8 @@ class Console:
 
 def wait_dom0(console, timeout=150):
     """Wait for dom0's shell; returns seconds from power-on."""
-    console.expect(r"DOM0-UP", timeout)
+    match = console.expect(r"DOM0-UP|[^\r\n]*(?:Dom0 crashed|Kernel panic|(?i:hypervisor panic|ringfence.*panic))[^\r\n]*\r", timeout)
+    if match.group(0) != "DOM0-UP":
+        raise Timeout(f"dom0 did not come up (last line seen: {match.group(0).strip()})")
     console.expect(DOM0_PROMPT, 30)
     return console.elapsed()

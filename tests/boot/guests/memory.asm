@@ -1,5 +1,5 @@
 ; memory.asm: a boot sector that looks at RAM from 16 MiB to 48 MiB through flat 32-bit segments. It says
-; MEMORY-ZERO or MEMORY-DIRTY on the serial port, fills that RAM with a pattern, says MEMORY-FILLED, halts.
+; MEMORY-ZERO or MEMORY-DIRTY on the serial port, fills that RAM with a pattern, says MEMORY-FILLED, spins.
 bits 16
 org 0x7c00
 FIRST equ 16 << 20
@@ -31,6 +31,10 @@ flat:
     repe scasd
     mov esi, zero
     je said
+    mov edx, edi            ; where the first word is (plus 4), then what it holds
+    call hex
+    mov edx, [edi - 4]
+    call hex
     mov esi, dirty
 said:
     call say
@@ -41,7 +45,7 @@ said:
     mov esi, filled
     call say
 stop:
-    hlt
+    pause                   ; not hlt: with interrupts off that is a power-off
     jmp stop
 say:
     lodsb
@@ -51,6 +55,22 @@ say:
     out dx, al
     jmp say
 .done:
+    ret
+hex:                        ; EDX in hexadecimal and a space
+    mov ebx, edx
+    mov ecx, 8
+    mov dx, 0x3f8
+.digit:
+    rol ebx, 4
+    mov al, bl
+    and al, 15
+    cmp al, 10
+    sbb al, 0x69
+    das
+    out dx, al
+    loop .digit
+    mov al, ' '
+    out dx, al
     ret
 zero   db 'MEMORY-ZERO', 13, 10, 0
 dirty  db 'MEMORY-DIRTY', 13, 10, 0
