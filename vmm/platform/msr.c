@@ -180,6 +180,25 @@ static int write_hypercall(struct vcpu *v, const struct msr_range *r, uint32_t m
 /* ---- MTRRs (SDM 3A, 12.11)
  * ---------------------------------------------------------------------------- */
 
+/* dom0 has no firmware of its own: it finds what the machine's set up, and without that (MTRRs
+ * off) Linux would not use PAT. */
+static void copy_host_mtrrs(struct vcpu_msrs *m)
+{
+#ifndef HOST_TEST
+    static const uint16_t fixed[NUM_FIXED_MSR] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26a,
+                                                  0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+    uint64_t cap = rdmsr(MSR_MTRR_CAP);
+
+    for (unsigned i = 0; i < MTRR_PAIRS * 2 && i < (cap & 0xff) * 2; i++)
+        m->mtrr_var[i] = rdmsr(0x200 + i);
+    for (unsigned i = 0; i < NUM_FIXED_MSR && cap & BIT(8); i++)
+        m->mtrr_fixed[i] = rdmsr(fixed[i]);
+    m->mtrr_def_type = rdmsr(0x2ff) & MTRR_DEF_TYPE_BITS;
+#else
+    (void)m;
+#endif
+}
+
 int msr_vcpu_init(struct vcpu *v)
 {
     if (v->msrs)
@@ -187,8 +206,8 @@ int msr_vcpu_init(struct vcpu *v)
     v->msrs = kzalloc(sizeof(*v->msrs));
     if (!v->msrs)
         return -ENOMEM;
-    if (v->domain->is_dom0) /* no firmware sets them up: on, all write-back, or Linux drops PAT */
-        v->msrs->mtrr_def_type = 0x806;
+    if (v->domain->is_dom0 && cpuid_has(v->domain, XEN_X86_FEATURE_MTRR))
+        copy_host_mtrrs(v->msrs);
     return 0;
 }
 
