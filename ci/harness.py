@@ -105,7 +105,7 @@ class Machine:
         if self.hypervisor == RINGFENCE:
             args = args.replace(f",max:{self.dom0_memory}", "")
         else:
-            args += " spec-ctrl=no cpuidle=0 cpufreq=none guest_loglvl=all"
+            args += " spec-ctrl=no cpuidle=0 cpufreq=none"
             if self.hypervisor == XEN_PVH:
                 args += " dom0=pvh"
         return f"{args} {self.hv_args}".strip()

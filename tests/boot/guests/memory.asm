@@ -1,9 +1,9 @@
-; memory.asm: a boot sector that looks at RAM from 16 MiB to 48 MiB through flat 32-bit segments. It says
+; memory.asm: a boot sector that looks at RAM from 10 MiB to 31 MiB through flat 32-bit segments. It says
 ; MEMORY-ZERO or MEMORY-DIRTY on the serial port, fills that RAM with a pattern, says MEMORY-FILLED, spins.
 bits 16
 org 0x7c00
-FIRST equ 16 << 20
-LAST  equ 48 << 20
+FIRST equ 10 << 20
+LAST  equ 31 << 20         ; the BIOS works just below 32 MiB
     cli
     xor ax, ax
     mov ds, ax
