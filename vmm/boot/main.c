@@ -17,6 +17,7 @@
 #include "domain/hvm.h"
 #include "platform/platform.h"
 #include "svm/svm.h"
+#include "vmx/vmx.h"
 
 #define IMAGE_AREA   0x400000ULL /* two 2 MiB pages: 1 MiB spare, the image, the rest */
 #define IMAGE_OFFSET 0x100000ULL
@@ -146,7 +147,9 @@ static void report_options(void)
 
 static void choose_vendor(void)
 {
-    if (!svm_setup()) {
+    struct p2m_limits ept;
+    int no_vmx = -ENODEV, no_svm = svm_setup();
+    if (!no_svm) {
         hvm_ops = &svm_ops;
         p2m_setup(P2M_FORMAT_NPT,
                   (struct p2m_limits){.large_1g = cpuid(0x80000001, 0).d & (1u << 26),
@@ -154,8 +157,16 @@ static void choose_vendor(void)
                                       .gpa_bits = MIN(cpuid(0x80000008, 0).a & 0xff, 48u)});
         return;
     }
-    refuse("this CPU has no usable SVM with nested paging (CPUID 80000001h ECX bit 2, 8000000Ah EDX "
-           "bit 0), and VT-x is not there yet");
+    if (no_svm == -ENODEV)
+        no_vmx = vmx_setup(&ept);
+    if (!no_vmx) {
+        hvm_ops = &vmx_ops;
+        p2m_setup(P2M_FORMAT_EPT, ept);
+        return;
+    }
+    refuse(no_svm == -ENODEV && no_vmx == -ENODEV
+               ? "this CPU has neither VT-x (CPUID 1 ECX bit 5) nor SVM (CPUID 80000001h ECX bit 2)"
+               : "it needs VT-x with EPT, VPID and unrestricted guest, or SVM with nested paging");
 }
 
 void boot_main(uint32_t magic, uint32_t info_pa)

@@ -6,6 +6,7 @@
 #include "core/string.h"
 #include "core/trap.h"
 #include "core/x86.h"
+#include "domain/fpu.h"
 #include "domain/hvm.h"
 #include "platform/platform.h"
 #include "svm/vmcb.h"
@@ -59,10 +60,7 @@ static int svm_cpu_up(struct cpu *c)
     c->vendor = s;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, virt_to_pa(s->hsave));
-    if (host_xcr0) {
-        write_cr4(read_cr4() | CR4_OSXSAVE);
-        xsetbv(0, host_xcr0);
-    }
+    fpu_cpu_up();
     return 0;
 }
 
@@ -161,16 +159,7 @@ static void svm_load(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
     vmload(s->vmcb_pa);
-    if (host_xcr0)
-        xsetbv(0, host_xcr0);
-    if (xrstor_safe(v->xsave, ~0ULL, host_xcr0 != 0)) {
-        memset(v->xsave, 0, 576);
-        *(uint16_t *)v->xsave = 0x37f;
-        *(uint32_t *)((char *)v->xsave + 24) = 0x1f80;
-        xrstor_safe(v->xsave, ~0ULL, host_xcr0 != 0);
-    }
-    if (host_xcr0)
-        xsetbv(0, v->xcr0);
+    fpu_load(v);
     __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" ::"r"(s->dr[0]),
                      "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]));
     wrmsr_safe(MSR_TSC_AUX, v->tsc_aux);
@@ -190,12 +179,7 @@ static void svm_save(struct vcpu *v)
     struct svm_vcpu *s = svm_vcpu(v);
     vmsave(s->vmcb_pa);
     svm_quirk_reread_xcr0(v);
-    if (host_xcr0) {
-        xsetbv(0, host_xcr0);
-        __asm__ volatile("xsave64 (%0)" ::"r"(v->xsave), "a"(~0u), "d"(~0u) : "memory");
-    } else {
-        __asm__ volatile("fxsave64 (%0)" ::"r"(v->xsave) : "memory");
-    }
+    fpu_save(v);
     __asm__ volatile("mov %%dr0, %0; mov %%dr1, %1; mov %%dr2, %2; mov %%dr3, %3"
                      : "=r"(s->dr[0]), "=r"(s->dr[1]), "=r"(s->dr[2]), "=r"(s->dr[3]));
     rdmsr_safe(MSR_TSC_AUX, &v->tsc_aux);
