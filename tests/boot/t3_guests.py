@@ -94,13 +94,15 @@ def qemu_killed(s):
         s.shell("cd", 400)
         s.leave()
         domid = s.domid("cd")
-    s.run(f"pkill -9 -f -- '-xen-domid {domid} '")
+    # It reads a port of its device model's, the UART's, every second from now on.
     console = s.dom0()
-    console.send("xl console cd\r")     # so that it needs its device model
+    console.send("xl console cd\r")
     time.sleep(1)
     console.send("\r")
-    time.sleep(2)
+    console.expect(harness.GUEST_PROMPT, 60, settle=0.3)
+    console.command("while sleep 1; do dd if=/dev/port bs=1 skip=1021 count=1 of=/dev/null 2>/dev/null; done &")
     s.leave()
+    s.run(f"pkill -9 -f -- '-xen-domid {domid} '")
     deadline = time.monotonic() + 60
     while s.domid("cd") is not None and not re.search("[sc]", s.state("cd")):
         check(time.monotonic() < deadline, f"the guest goes on without its QEMU (state {s.state('cd')})")
