@@ -24,7 +24,7 @@ build/vmm/%.asm.o: vmm/%.asm vmm/build.mk
 
 # Two links: the first gives the addresses for the symbol table that backtraces read.
 build/vmm.0.elf: $(VMM_OBJ) vmm/image.lds
-	@echo 'section .symtab_blob' > build/symbols.0.asm
+	@printf 'section .note.GNU-stack noalloc noexec nowrite progbits\nsection .symtab_blob\n' > build/symbols.0.asm
 	$(VMM_NASM) -f elf64 build/symbols.0.asm -o build/symbols.0.o
 	@ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
 	    $(VMM_OBJ) build/symbols.0.o $(DECOMPRESS_LIBS)
@@ -37,8 +37,10 @@ build/vmm.elf: build/vmm.0.elf build/symbols.asm
 # The container: the flat image, bss included, in an ELF32 whose entry is the 32-bit start.
 build/ringfence: build/vmm.elf vmm/wrap.lds
 	objcopy --set-section-flags .bss=alloc,load,contents -O binary build/vmm.elf build/vmm.bin
-	ld -m elf_i386 -nostdlib -z max-page-size=4096 --build-id=none -T vmm/wrap.lds \
+	ld -m elf_i386 -nostdlib -z max-page-size=4096 --build-id=none -T vmm/wrap.lds --no-warn-rwx-segments \
 	    --defsym=entry32=0x$$(nm build/vmm.elf | awk '$$3=="start32"{print substr($$1,9)}' | sed 's/^8/0/') \
 	    -b binary build/vmm.bin -o $@
+
+build/vmm/domain/version.o: VMM_CFLAGS += -DRINGFENCE_CHANGESET='"$(VMM_VERSION)"'
 
 -include $(VMM_OBJ:.o=.d)

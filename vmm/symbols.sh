@@ -6,6 +6,7 @@ $2 ~ /^[tT]$/ && $1 ~ /^ffffffff8/ && $3 !~ /^\.|\$/ {
     n++; addr[n] = substr($1, 9); name[n] = $3
 }
 END {
+    print "section .note.GNU-stack noalloc noexec nowrite progbits"
     print "section .symtab_blob"
     print "dd " n
     for (i = 1; i <= n; i++) print "dd 0x" addr[i] " - 0x80000000, n" i " - names"

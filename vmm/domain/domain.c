@@ -84,6 +84,7 @@ static void vcpu_free(struct vcpu *v)
     if (!v)
         return;
     mmio_vcpu_free(v);
+    msr_vcpu_free(v);
     ioreq_vcpu_destroy(v);
     platform_vcpu_free(v);
     if (v->hw)
