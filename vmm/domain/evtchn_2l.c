@@ -148,11 +148,13 @@ int evtchn_map_vcpu_info(struct vcpu *v, gfn_t gfn, unsigned offset)
     return 0;
 }
 
+/* Does nothing while there may be senders that hold the old place: evtchn_domain_destroy, which
+ * closes every port first, calls it again. */
 void evtchn_unmap_vcpu_info(struct vcpu *v)
 {
     struct page_info *pg = v->info_page;
 
-    if (!pg)
+    if (!pg || !READ_ONCE(v->domain->evtchn->dead))
         return;
     atomic_store(&v->info, &no_vcpu_info);
     v->info_page = NULL;
