@@ -94,7 +94,7 @@ static void copy_modules(void)
 
 static void frame_table_init(void)
 {
-    max_mfn = e820_ram_end(&host_e820) >> PAGE_SHIFT;
+    max_mfn = e820_ram_end(&boot.map) >> PAGE_SHIFT; /* before anything was taken */
     uint64_t bytes = max_mfn * sizeof(struct page_info);
     frame_table = pa_to_virt(alloc_top(bytes, PAGE_SIZE, ~0ULL));
     memset(frame_table, 0, ALIGN_UP(bytes, PAGE_SIZE));
