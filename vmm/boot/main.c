@@ -61,11 +61,11 @@ static uint64_t alloc_top(uint64_t bytes, uint64_t align, uint64_t below)
     return pa;
 }
 
-/* Move out of the way of dom0's memory: the image to the top of RAM below 4 GiB, under tables of our
- * own. The modules' places are marked as taken until copy_modules(). */
+/* Move out of the way of dom0's memory: the image to the top of RAM below 4 GiB, under tables of
+ * our own. The modules' places are marked as taken until copy_modules(). */
 static void relocate(void)
 {
-    uint64_t bytes = (uint64_t)(image_end - image_start);
+    uint64_t bytes = (uint64_t)image_end - (uint64_t)image_start;
     e820_reserve_range(&host_e820, IMAGE_OFFSET, IMAGE_OFFSET + bytes, E820_RAM, E820_OWNED);
     for (unsigned i = 0; i < boot.nr_modules; i++)
         e820_reserve_range(&host_e820, ALIGN_DOWN(boot.module[i].pa, PAGE_SIZE),
@@ -105,7 +105,8 @@ static void heap_init(const struct e820_map *dom0_map)
 {
     for (unsigned i = 0; i < host_e820.nr_entries; i++) {
         const struct e820_entry *e = &host_e820.entries[i];
-        uint64_t start = ALIGN_UP(e->addr, PAGE_SIZE), end = ALIGN_DOWN(e->addr + e->size, PAGE_SIZE);
+        uint64_t start = ALIGN_UP(e->addr, PAGE_SIZE),
+                 end = ALIGN_DOWN(e->addr + e->size, PAGE_SIZE);
         if (e->type != E820_RAM)
             continue;
         for (unsigned j = 0; j < dom0_map->nr_entries && start < end; j++) {
@@ -178,14 +179,16 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     cmdline_parse(boot_cmdline, &boot_options);
     if (boot_options.console & CONSOLE_SERIAL)
         console_init(boot_options.com1.ioport, boot_options.com1.baud);
-    console_set_levels((int)boot_options.loglvl.always - 1,
-                       (int)MAX(boot_options.guest_loglvl.always, boot_options.guest_loglvl.limited) - 1);
+    console_set_levels(
+        (int)boot_options.loglvl.always - 1,
+        (int)MAX(boot_options.guest_loglvl.always, boot_options.guest_loglvl.limited) - 1);
     trap_init();
     printk(LOG_ERR, "Ringfence: a type-1 hypervisor for unmodified guests");
     printk(LOG_ERR, "Command line: %s", boot_cmdline);
     report_options();
     if (err)
-        refuse(err == -ENOENT ? "the boot loader gave no memory map" : "not started by Multiboot 1 or 2");
+        refuse(err == -ENOENT ? "the boot loader gave no memory map"
+                              : "not started by Multiboot 1 or 2");
     if (!boot.nr_modules)
         refuse("no dom0 kernel: give it as the first module");
     host_e820 = boot.map;

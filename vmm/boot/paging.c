@@ -1,16 +1,17 @@
-/* paging.c: Ringfence's own page tables: all of RAM write-back at DIRECTMAP_BASE, physical addresses
- * uncached at UCMAP_BASE, the image at IMAGE_BASE, and, while APs start, the first 2 MiB at 0. */
+/* paging.c: Ringfence's own page tables: all of RAM write-back at DIRECTMAP_BASE, physical
+ * addresses uncached at UCMAP_BASE, the image at IMAGE_BASE, and, while APs start, the first 2 MiB
+ * at 0. */
 #include "core/machine.h"
 #include "core/mm.h"
 #include "core/x86.h"
 
-#define PTE_P  BIT(0)
-#define PTE_W  BIT(1)
-#define PTE_WT BIT(3)
-#define PTE_CD BIT(4)
-#define PTE_PS BIT(7)
-#define PTE_G  BIT(8)
-#define PTE_NX BIT(63)
+#define PTE_P   BIT(0)
+#define PTE_W   BIT(1)
+#define PTE_WT  BIT(3)
+#define PTE_CD  BIT(4)
+#define PTE_PS  BIT(7)
+#define PTE_G   BIT(8)
+#define PTE_NX  BIT(63)
 #define SIZE_2M BIT(21)
 #define SIZE_1G BIT(30)
 
@@ -63,8 +64,8 @@ uint64_t paging_build(const struct e820_map *map, uint64_t image_pa, void *(*nex
         const struct e820_entry *e = &map->entries[i];
         if (e->type == E820_UNUSABLE || (e->type == E820_RESERVED && e->addr >= BIT(32)))
             continue;
-        map_range(DIRECTMAP_BASE, ALIGN_DOWN(e->addr, SIZE_2M), ALIGN_UP(e->addr + e->size, SIZE_2M),
-                  PTE_W | PTE_G | PTE_NX, huge);
+        map_range(DIRECTMAP_BASE, ALIGN_DOWN(e->addr, SIZE_2M),
+                  ALIGN_UP(e->addr + e->size, SIZE_2M), PTE_W | PTE_G | PTE_NX, huge);
     }
     map_range(UCMAP_BASE, 0, uc_end, PTE_W | PTE_G | PTE_NX | PTE_CD | PTE_WT, huge);
     for (uint64_t off = 0; off < 2 * SIZE_2M; off += SIZE_2M)

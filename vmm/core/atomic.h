@@ -3,14 +3,14 @@
 
 #include "core/types.h"
 
-#define atomic_load(p)        __atomic_load_n((p), __ATOMIC_ACQUIRE)
-#define atomic_store(p, v)    __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define atomic_add(p, v)      __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
-#define atomic_sub(p, v)      __atomic_sub_fetch((p), (v), __ATOMIC_SEQ_CST)
-#define atomic_or(p, v)       __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
-#define atomic_and(p, v)      __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
-#define atomic_xchg(p, v)     __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
-#define smp_mb()              __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define atomic_load(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define atomic_store(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define atomic_add(p, v)   __atomic_add_fetch((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_sub(p, v)   __atomic_sub_fetch((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_or(p, v)    __atomic_fetch_or((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_and(p, v)   __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
+#define atomic_xchg(p, v)  __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+#define smp_mb()           __atomic_thread_fence(__ATOMIC_SEQ_CST)
 
 /* Compare and swap: true when *p was old and is now new. */
 #define atomic_cas(p, old, new)                                                                    \

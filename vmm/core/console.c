@@ -9,11 +9,11 @@
 #include "core/x86.h"
 #include "domain/domain.h"
 
-#define RING_BYTES      32768u
-#define INPUT_BYTES     256u
-#define ESCAPE          0x01 /* Ctrl-A, three times, switches input */
-#define UART_TX_SPINS   100000
-#define GUEST_BURST     200 /* guest-caused lines per second */
+#define RING_BYTES    32768u
+#define INPUT_BYTES   256u
+#define ESCAPE        0x01 /* Ctrl-A, three times, switches input */
+#define UART_TX_SPINS 100000
+#define GUEST_BURST   200 /* guest-caused lines per second */
 
 uint16_t console_ioport;
 static spinlock_t console_lock;
@@ -188,7 +188,8 @@ void console_poll_input(void)
         send_global_virq(VIRQ_CONSOLE);
 }
 
-/* ---- panic and backtrace ---------------------------------------------------------------------- */
+/* ---- panic and backtrace ----------------------------------------------------------------------
+ */
 extern struct {
     uint32_t count;
     struct {

@@ -15,12 +15,12 @@
 
 struct vcpu;
 
-enum softirq { /* bits of cpu->work, looked at by the exit and idle loops */
-    SOFTIRQ_SCHED = 1, /* pick another vCPU */
-    SOFTIRQ_TIMER = 2, /* run expired timers */
-    SOFTIRQ_STOP = 4,  /* halt: panic or reboot */
-    SOFTIRQ_FLUSH_STATE = 8, /* save the lazily held vCPU state */
-    SOFTIRQ_KEY = 16,  /* console input waits */
+enum softirq {                    /* bits of cpu->work, looked at by the exit and idle loops */
+               SOFTIRQ_SCHED = 1, /* pick another vCPU */
+               SOFTIRQ_TIMER = 2, /* run expired timers */
+               SOFTIRQ_STOP = 4,  /* halt: panic or reboot */
+               SOFTIRQ_FLUSH_STATE = 8, /* save the lazily held vCPU state */
+               SOFTIRQ_KEY = 16,        /* console input waits */
 };
 
 struct timer_heap {
@@ -38,7 +38,7 @@ struct run_queue {
 struct cpu {
     unsigned id;
     uint32_t apic_id;
-    uint32_t work;           /* enum softirq, atomic */
+    uint32_t work; /* enum softirq, atomic */
     bool online;
     bool in_guest;           /* set just before entry, clear after exit */
     uint64_t guest_exits;    /* odd-even free: counts exits, for waiting until a CPU left a guest */
@@ -47,7 +47,7 @@ struct cpu {
     void *vendor;            /* svm's or vmx's per-CPU data */
     struct run_queue rq;
     struct timer_heap timers;
-    uint64_t idle_ns;        /* accumulated */
+    uint64_t idle_ns; /* accumulated */
     uint64_t nmi_count;
     bool nmi_pending;
 };
@@ -70,5 +70,6 @@ static inline struct cpu *this_cpu(void)
 }
 #endif
 
-/* Ask a pCPU to look at its work word: sets the bits and, when it is another pCPU, interrupts it. */
+/* Ask a pCPU to look at its work word: sets the bits and, when it is another pCPU, interrupts it.
+ */
 void cpu_raise(struct cpu *c, uint32_t bits);

@@ -1,5 +1,5 @@
-/* irq.c: IOAPIC pins (82093AA data sheet). A pin that dom0 unmasks in its own IOAPIC is bound to a host
- * vector; its interrupts are handed to dom0's IOAPIC, which decides where they go. */
+/* irq.c: IOAPIC pins (82093AA data sheet). A pin that dom0 unmasks in its own IOAPIC is bound to a
+ * host vector; its interrupts are handed to dom0's IOAPIC, which decides where they go. */
 #include "core/irq.h"
 
 #include "core/cpu.h"
@@ -124,7 +124,8 @@ void irq_dump(void)
     for (unsigned gsi = 0; gsi < MAX_GSIS; gsi++) {
         struct gsi *g = &gsis[gsi];
         if (g->vector)
-            log_err("GSI %u: vector %02x %s%s%s, %lu interrupts", gsi, g->vector, g->level ? "level" : "edge",
-                    g->guest_masked ? " masked" : "", g->in_service ? " in service" : "", g->count);
+            log_err("GSI %u: vector %02x %s%s%s, %lu interrupts", gsi, g->vector,
+                    g->level ? "level" : "edge", g->guest_masked ? " masked" : "",
+                    g->in_service ? " in service" : "", g->count);
     }
 }

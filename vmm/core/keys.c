@@ -12,9 +12,9 @@ static void key_domains(void)
 {
     struct domain *d;
     for (unsigned id = 0; (d = domain_next((domid_t)id)); id = d->id + 1u, domain_put(d)) {
-        log_err("d%u: refs %u, pages %lu of %lu (+%lu shared), tables %lu, pause %u%s%s", d->id, d->refs,
-                d->tot_pages, d->max_pages, d->xenheap_pages, p2m_table_pages(d), d->pause_count,
-                d->shut_down ? ", shut down" : "", d->dying ? ", dying" : "");
+        log_err("d%u: refs %u, pages %lu of %lu (+%lu shared), tables %lu, pause %u%s%s", d->id,
+                d->refs, d->tot_pages, d->max_pages, d->xenheap_pages, p2m_table_pages(d),
+                d->pause_count, d->shut_down ? ", shut down" : "", d->dying ? ", dying" : "");
         for (unsigned i = 0; i < d->max_vcpus; i++) {
             struct vcpu *v = d->vcpu[i];
             if (v)

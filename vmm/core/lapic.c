@@ -8,21 +8,21 @@
 #include "core/x86.h"
 
 enum { /* register offsets in the MMIO page; x2APIC MSR = 0x800 + offset / 16 */
-    REG_ID = 0x20,
-    REG_TPR = 0x80,
-    REG_EOI = 0xb0,
-    REG_SVR = 0xf0,
-    REG_ESR = 0x280,
-    REG_ICR = 0x300,
-    REG_ICR_HIGH = 0x310,
-    REG_LVT_TIMER = 0x320,
-    REG_LVT_THERMAL = 0x330,
-    REG_LVT_LINT0 = 0x350,
-    REG_LVT_LINT1 = 0x360,
-    REG_LVT_ERROR = 0x370,
-    REG_TIMER_INITIAL = 0x380,
-    REG_TIMER_CURRENT = 0x390,
-    REG_TIMER_DIVIDE = 0x3e0,
+       REG_ID = 0x20,
+       REG_TPR = 0x80,
+       REG_EOI = 0xb0,
+       REG_SVR = 0xf0,
+       REG_ESR = 0x280,
+       REG_ICR = 0x300,
+       REG_ICR_HIGH = 0x310,
+       REG_LVT_TIMER = 0x320,
+       REG_LVT_THERMAL = 0x330,
+       REG_LVT_LINT0 = 0x350,
+       REG_LVT_LINT1 = 0x360,
+       REG_LVT_ERROR = 0x370,
+       REG_TIMER_INITIAL = 0x380,
+       REG_TIMER_CURRENT = 0x390,
+       REG_TIMER_DIVIDE = 0x3e0,
 };
 #define LVT_MASKED       0x10000
 #define TIMER_DEADLINE   0x40000

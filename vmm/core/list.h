@@ -1,4 +1,5 @@
-/* list.h: intrusive doubly linked circular lists. The caller holds the lock that guards the list. */
+/* list.h: intrusive doubly linked circular lists. The caller holds the lock that guards the list.
+ */
 #pragma once
 
 #include "core/types.h"
@@ -7,7 +8,10 @@ struct list {
     struct list *next, *prev;
 };
 
-#define LIST_INIT(l) {&(l), &(l)}
+#define LIST_INIT(l)                                                                               \
+    {                                                                                              \
+        &(l), &(l)                                                                                 \
+    }
 
 static inline void list_init(struct list *l)
 {

@@ -19,12 +19,12 @@ enum page_flags {
     PG_ZERO = 16,     /* with PG_FREE or alone on a pCPU's list: the free frames are known zero */
 };
 
-struct page_info { /* 32 bytes a frame, in one array indexed by mfn */
-    struct list list;    /* free block: buddy list. domain's page: d->page_list (d->page_lock) */
-    uint32_t refs;       /* atomic */
-    uint32_t owner;      /* opaque handle of the owning domain, 0 for none: page_owner() */
-    uint8_t order;       /* of a free block */
-    uint8_t flags;       /* enum page_flags; changed by owner under page_lock */
+struct page_info {    /* 32 bytes a frame, in one array indexed by mfn */
+    struct list list; /* free block: buddy list. domain's page: d->page_list (d->page_lock) */
+    uint32_t refs;    /* atomic */
+    uint32_t owner;   /* opaque handle of the owning domain, 0 for none: page_owner() */
+    uint8_t order;    /* of a free block */
+    uint8_t flags;    /* enum page_flags; changed by owner under page_lock */
     uint16_t pad;
     uint32_t spare;
 };

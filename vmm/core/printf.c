@@ -25,8 +25,8 @@ static void put_padded(struct out *o, const char *s, size_t n, int width, bool l
         put(o, ' ');
 }
 
-static void put_number(struct out *o, uint64_t v, unsigned base, bool negative, bool upper, int width,
-                       bool left, char pad)
+static void put_number(struct out *o, uint64_t v, unsigned base, bool negative, bool upper,
+                       int width, bool left, char pad)
 {
     char tmp[24];
     size_t n = sizeof(tmp);
@@ -95,8 +95,8 @@ int vsnprintf(char *buf, size_t size, const char *fmt, va_list ap)
             const char *s = va_arg(ap, const char *);
             if (!s)
                 s = "(null)";
-            put_padded(&o, s, strnlen(s, precision < 0 ? (size_t)-1 : (size_t)precision), width, left,
-                       ' ');
+            put_padded(&o, s, strnlen(s, precision < 0 ? (size_t)-1 : (size_t)precision), width,
+                       left, ' ');
             break;
         }
         case 'c':

@@ -1,8 +1,8 @@
 /* sched.c: run queues, one per pCPU, and the loop that every pCPU lives in.
  *
- * A vCPU is queued on cpus[v->cpu]->rq, or current there, or blocked. State that a world switch does
- * not need stays in the pCPU (cpu->state_vcpu) until another vCPU takes it, so waking a vCPU where
- * it ran last is cheap, and a pCPU that wants it elsewhere first asks the holder to store it.
+ * A vCPU is queued on cpus[v->cpu]->rq, or current there, or blocked. State that a world switch
+ * does not need stays in the pCPU (cpu->state_vcpu) until another vCPU takes it, so waking a vCPU
+ * where it ran last is cheap, and a pCPU that wants it elsewhere first asks the holder to store it.
  * Lock: rq->lock; nothing but a timer heap's lock is taken inside it.
  */
 #include "core/sched.h"
@@ -266,7 +266,8 @@ void sched_vcpu_destroy(struct vcpu *v)
 static struct vcpu *take_from(struct run_queue *rq, unsigned cpu)
 {
     struct vcpu *v, *tmp;
-    list_for_each_safe (v, tmp, &rq->runnable, rq_list) {
+    list_for_each_safe(v, tmp, &rq->runnable, rq_list)
+    {
         if (!vcpu_runnable(v)) {
             dequeue(rq, v);
             runstate_change(v, RUNSTATE_offline);
@@ -307,7 +308,8 @@ static void schedule(struct cpu *c)
     uint64_t now = now_ns();
 
     spin_lock(&c->rq.lock);
-    if (prev && vcpu_runnable(prev) && allowed(prev, c->id) && (now < prev->slice_end_ns || !c->rq.count)) {
+    if (prev && vcpu_runnable(prev) && allowed(prev, c->id) &&
+        (now < prev->slice_end_ns || !c->rq.count)) {
         if (now >= prev->slice_end_ns)
             prev->slice_end_ns = now + SLICE_NS;
         spin_unlock(&c->rq.lock);
@@ -324,7 +326,8 @@ static void schedule(struct cpu *c)
                 requeue_elsewhere = true;
             }
         } else {
-            bool paused = prev->pause_count || prev->domain->pause_count || prev->block & VBLOCK_DOWN;
+            bool paused =
+                prev->pause_count || prev->domain->pause_count || prev->block & VBLOCK_DOWN;
             runstate_change(prev, paused ? RUNSTATE_offline : RUNSTATE_blocked);
         }
         c->curr = NULL;
@@ -438,7 +441,8 @@ void sched_dump(void)
     for (unsigned i = 0; i < nr_cpus; i++) {
         struct cpu *c = cpus[i];
         struct vcpu *v = c->curr;
-        log_err("CPU%u: %u queued, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i, c->rq.count, c->work,
-                c->idle_ns / NS_PER_MS, c->nmi_count, v ? v->domain->id : -1, v ? (int)v->id : -1);
+        log_err("CPU%u: %u queued, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i, c->rq.count,
+                c->work, c->idle_ns / NS_PER_MS, c->nmi_count, v ? v->domain->id : -1,
+                v ? (int)v->id : -1);
     }
 }

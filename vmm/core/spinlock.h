@@ -12,7 +12,10 @@ typedef struct {
     uint16_t head, tail; /* ticket being served; next ticket to hand out */
 } spinlock_t;
 
-#define SPINLOCK_INIT {0, 0}
+#define SPINLOCK_INIT                                                                              \
+    {                                                                                              \
+        0, 0                                                                                       \
+    }
 
 static inline void spin_lock_init(spinlock_t *l)
 {

@@ -11,9 +11,9 @@ static uint64_t boot_tsc, boot_wallclock_ns;
 static uint64_t ns_per_tsc_frac; /* ns per tick, 32.32 fixed point */
 static uint64_t tsc_per_ns_frac; /* ticks per ns, 32.32 fixed point */
 
-#define PIT_HZ      1193182ULL
-#define PM_HZ       3579545ULL
-#define MEASURE_MS  20
+#define PIT_HZ     1193182ULL
+#define PM_HZ      3579545ULL
+#define MEASURE_MS 20
 
 static inline uint64_t mul_frac(uint64_t v, uint64_t frac)
 {

@@ -16,7 +16,7 @@ struct timer {
     uint64_t expires_ns; /* absolute; TIME_NEVER when not set */
     void (*fn)(void *data);
     void *data;
-    unsigned cpu;      /* pCPU whose heap holds it */
+    unsigned cpu; /* pCPU whose heap holds it */
     bool queued;
     struct timer *child, *next, *prev; /* pairing heap: first child, siblings, left or parent */
 };
@@ -24,8 +24,8 @@ struct timer {
 uint64_t now_ns(void);
 uint64_t tsc_to_ns(uint64_t tsc_delta);
 uint64_t ns_to_tsc(uint64_t ns);
-extern uint64_t tsc_khz;      /* host TSC frequency */
-uint64_t wallclock_boot_ns(void); /* UTC ns since 1970 at system time 0 */
+extern uint64_t tsc_khz;                 /* host TSC frequency */
+uint64_t wallclock_boot_ns(void);        /* UTC ns since 1970 at system time 0 */
 void wallclock_set_boot_ns(uint64_t ns); /* dom0 set the time (XENPF_settime64) */
 
 /* Boot: measure the TSC against the HPET, the PM timer or the PIT; read the wall clock. */

@@ -120,8 +120,8 @@ void trap_free_vector(uint8_t vector)
 static void __noreturn trap_fatal(struct trap_frame *f)
 {
     console_set_levels(LOG_DEBUG, LOG_DEBUG);
-    log_err("exception %lu error %lx at %lx:%lx rflags %lx cr2 %lx", f->vector, f->error, f->cs, f->rip,
-            f->rflags, read_cr2());
+    log_err("exception %lu error %lx at %lx:%lx rflags %lx cr2 %lx", f->vector, f->error, f->cs,
+            f->rip, f->rflags, read_cr2());
     log_err("rax %016lx rcx %016lx rdx %016lx rbx %016lx", f->rax, f->rcx, f->rdx, f->rbx);
     log_err("rsp %016lx rbp %016lx rsi %016lx rdi %016lx", f->rsp, f->rbp, f->rsi, f->rdi);
     log_err("r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);

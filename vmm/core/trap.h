@@ -4,11 +4,11 @@
 #include "core/types.h"
 
 enum { /* host vectors above the devices' */
-    VECTOR_FIRST_DEVICE = 0x30,
-    VECTOR_LAST_DEVICE = 0xef,
-    VECTOR_TIMER = 0xf0,
-    VECTOR_KICK = 0xf1,
-    VECTOR_SPURIOUS = 0xff,
+       VECTOR_FIRST_DEVICE = 0x30,
+       VECTOR_LAST_DEVICE = 0xef,
+       VECTOR_TIMER = 0xf0,
+       VECTOR_KICK = 0xf1,
+       VECTOR_SPURIOUS = 0xff,
 };
 
 struct trap_frame {

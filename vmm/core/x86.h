@@ -3,27 +3,27 @@
 
 #include "core/types.h"
 
-#define MSR_APIC_BASE    0x1b
+#define MSR_APIC_BASE       0x1b
 #define MSR_FEATURE_CONTROL 0x3a
-#define MSR_TSC_ADJUST   0x3b
-#define MSR_MTRR_CAP     0xfe
-#define MSR_SYSENTER_CS  0x174
-#define MSR_SYSENTER_ESP 0x175
-#define MSR_SYSENTER_EIP 0x176
-#define MSR_PAT          0x277
-#define MSR_X2APIC       0x800
-#define MSR_XSS          0xda0
-#define MSR_EFER         0xc0000080
-#define MSR_STAR         0xc0000081
-#define MSR_LSTAR        0xc0000082
-#define MSR_CSTAR        0xc0000083
-#define MSR_SYSCALL_MASK 0xc0000084
-#define MSR_FS_BASE      0xc0000100
-#define MSR_GS_BASE      0xc0000101
-#define MSR_KERNEL_GS_BASE 0xc0000102
-#define MSR_TSC_AUX      0xc0000103
-#define MSR_VM_CR        0xc0010114
-#define MSR_VM_HSAVE_PA  0xc0010117
+#define MSR_TSC_ADJUST      0x3b
+#define MSR_MTRR_CAP        0xfe
+#define MSR_SYSENTER_CS     0x174
+#define MSR_SYSENTER_ESP    0x175
+#define MSR_SYSENTER_EIP    0x176
+#define MSR_PAT             0x277
+#define MSR_X2APIC          0x800
+#define MSR_XSS             0xda0
+#define MSR_EFER            0xc0000080
+#define MSR_STAR            0xc0000081
+#define MSR_LSTAR           0xc0000082
+#define MSR_CSTAR           0xc0000083
+#define MSR_SYSCALL_MASK    0xc0000084
+#define MSR_FS_BASE         0xc0000100
+#define MSR_GS_BASE         0xc0000101
+#define MSR_KERNEL_GS_BASE  0xc0000102
+#define MSR_TSC_AUX         0xc0000103
+#define MSR_VM_CR           0xc0010114
+#define MSR_VM_HSAVE_PA     0xc0010117
 
 static inline uint64_t rdmsr(uint32_t msr)
 {

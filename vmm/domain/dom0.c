@@ -30,7 +30,8 @@ static void __noreturn refuse(const char *why, int err)
         __asm__ volatile("cli; hlt");
 }
 
-/* ---- memory ------------------------------------------------------------------------------------------- */
+/* ---- memory
+ * ------------------------------------------------------------------------------------------- */
 static bool is_lapic_or_ioapic(paddr_t pa)
 {
     if ((pa & PAGE_MASK) == (rdmsr(MSR_APIC_BASE) & 0xffffff000ULL))
@@ -62,8 +63,8 @@ bool dom0_may_map_mmio(gfn_t gfn)
     paddr_t pa = gfn << PAGE_SHIFT;
     uint32_t bdf, type = e820_type_at(&host_e820, pa);
     unsigned reg;
-    return type != E820_RAM && type != E820_OWNED && !is_lapic_or_ioapic(pa) && !in_mmconfig(pa, &bdf, &reg) &&
-           pa >> p2m_gpa_bits == 0;
+    return type != E820_RAM && type != E820_OWNED && !is_lapic_or_ioapic(pa) &&
+           !in_mmconfig(pa, &bdf, &reg) && pa >> p2m_gpa_bits == 0;
 }
 
 bool dom0_mmio(struct vcpu *v, paddr_t gpa, unsigned bytes, bool write, uint64_t *val)
@@ -89,7 +90,8 @@ static void map_memory(struct domain *d)
         const struct e820_entry *e = &dom0_map->entries[i];
         gfn_t start = PFN_DOWN(e->addr), end = PFN_UP(e->addr + e->size);
         int err = 0;
-        if (e->type == E820_RAM || (e->type == E820_ACPI && e820_is_ram(&host_e820, e->addr, e->addr + e->size))) {
+        if (e->type == E820_RAM ||
+            (e->type == E820_ACPI && e820_is_ram(&host_e820, e->addr, e->addr + e->size))) {
             start = PFN_UP(e->addr);
             end = PFN_DOWN(e->addr + e->size);
             if (start >= end)
@@ -135,7 +137,8 @@ static uint64_t find_ram(uint64_t from, uint64_t bytes)
     refuse("dom0_mem= is too small for its kernel and initrd", -ENOMEM);
 }
 
-/* ---- kernel --------------------------------------------------------------------------------------------- */
+/* ---- kernel
+ * --------------------------------------------------------------------------------------------- */
 static struct kernel_elf load_kernel(const struct boot_module *m)
 {
     struct kernel_image img;
@@ -160,7 +163,8 @@ static struct kernel_elf load_kernel(const struct boot_module *m)
         refuse("its kernel cannot be unpacked: damaged or cut short", err);
     err = kernel_elf_parse(unpacked, img.elf_bytes, &elf);
     if (err)
-        refuse(err == -ENOENT ? "its kernel has no PVH entry point" : "its kernel's ELF is damaged", err);
+        refuse(err == -ENOENT ? "its kernel has no PVH entry point" : "its kernel's ELF is damaged",
+               err);
     for (unsigned i = 0; i < elf.nr_segments; i++) {
         const struct kernel_segment *s = &elf.segments[i];
         if (!e820_is_ram(dom0_map, s->paddr, s->paddr + s->mem_bytes))
@@ -168,7 +172,8 @@ static struct kernel_elf load_kernel(const struct boot_module *m)
         memcpy(pa_to_virt(s->paddr), (char *)unpacked + s->offset, s->file_bytes);
         memset(pa_to_virt(s->paddr + s->file_bytes), 0, s->mem_bytes - s->file_bytes);
     }
-    log_info("dom0 kernel: %s, %lu KiB, entry %lx", img.format_name, img.elf_bytes >> 10, elf.pvh_entry);
+    log_info("dom0 kernel: %s, %lu KiB, entry %lx", img.format_name, img.elf_bytes >> 10,
+             elf.pvh_entry);
     pages_free(unpacked, order);
     pages_free(scratch, scratch_order);
     page_free(tls);
@@ -191,8 +196,8 @@ static bool iommu_in_use(void)
     return false; /* none is driven yet: dom0's granted and foreign pages must bounce */
 }
 
-static void fill_start_info(uint64_t pa, uint64_t rsdp_pa, uint64_t initrd_pa, uint64_t initrd_bytes,
-                            const char *cmdline)
+static void fill_start_info(uint64_t pa, uint64_t rsdp_pa, uint64_t initrd_pa,
+                            uint64_t initrd_bytes, const char *cmdline)
 {
     struct hvm_start_info *si = pa_to_virt(pa);
     struct hvm_modlist_entry *mod = (void *)(si + 1);
@@ -219,7 +224,8 @@ static void fill_start_info(uint64_t pa, uint64_t rsdp_pa, uint64_t initrd_pa, u
         si->memmap_entries++;
     }
     snprintf(text, BOOT_CMDLINE + 64, "%s%s%s%s", cmdline, *boot_options.dom0_extra ? " " : "",
-             boot_options.dom0_extra, iommu_in_use() || strncmp(cmdline, "swiotlb=", 8) == 0 ? "" : " swiotlb=force");
+             boot_options.dom0_extra,
+             iommu_in_use() || strncmp(cmdline, "swiotlb=", 8) == 0 ? "" : " swiotlb=force");
 }
 
 static void start_vcpu(struct vcpu *v, uint64_t entry, uint64_t start_info)
@@ -292,10 +298,12 @@ void dom0_build(struct e820_map *map, struct boot_info *boot)
         memcpy(pa_to_virt(initrd_pa), pa_to_virt(initrd->pa), initrd_bytes);
     int err = e820_reserve_range(map, acpi_pa, acpi_pa + ACPI_AREA, E820_RAM, E820_ACPI);
     if (!err)
-        err = acpi_build_dom0_tables(&acpi_info, nr_vcpus, pa_to_virt(acpi_pa), ACPI_AREA, acpi_pa, &rsdp_pa);
+        err = acpi_build_dom0_tables(&acpi_info, nr_vcpus, pa_to_virt(acpi_pa), ACPI_AREA, acpi_pa,
+                                     &rsdp_pa);
     if (err)
         refuse("its ACPI tables", err);
-    fill_start_info(info_pa, rsdp_pa, initrd_pa, initrd_bytes, module_arguments(boot->module[0].cmdline));
+    fill_start_info(info_pa, rsdp_pa, initrd_pa, initrd_bytes,
+                    module_arguments(boot->module[0].cmdline));
 
     struct domain *d = create(nr_vcpus);
     map_memory(d);
@@ -304,13 +312,14 @@ void dom0_build(struct e820_map *map, struct boot_info *boot)
     if (err)
         refuse("its PCI devices", err);
     for (unsigned i = 0; i < boot->nr_modules; i++) {
-        uint64_t start = boot->module[i].pa, end = ALIGN_UP(start + boot->module[i].bytes, PAGE_SIZE);
+        uint64_t start = boot->module[i].pa,
+                 end = ALIGN_UP(start + boot->module[i].bytes, PAGE_SIZE);
         e820_reserve_range(&host_e820, start, end, E820_OWNED, E820_RAM);
         heap_add(start >> PAGE_SHIFT, end >> PAGE_SHIFT);
     }
     start_vcpu(d->vcpu[0], elf.pvh_entry, info_pa);
-    log_info("dom0: %u vCPU%s, kernel unpacked in %lu ms, built in %lu us", nr_vcpus, nr_vcpus == 1 ? "" : "s",
-             (t1 - t0) / NS_PER_MS, (now_ns() - t1) / NS_PER_US);
+    log_info("dom0: %u vCPU%s, kernel unpacked in %lu ms, built in %lu us", nr_vcpus,
+             nr_vcpus == 1 ? "" : "s", (t1 - t0) / NS_PER_MS, (now_ns() - t1) / NS_PER_US);
     d->systemcontroller_pauses = 0;
     domain_unpause(d);
 }

@@ -1,9 +1,10 @@
 /* dom0_pci.c: dom0's PCI devices: configuration space, and message-signalled interrupts translated
  * from what dom0 writes (its own APIC ids and vectors) to host vectors (PCI 3.0, 6.8).
  *
- * What dom0 writes in a capability or an MSI-X table is kept here and read back from here; the device
- * gets an address and vector of ours, whose interrupt is then delivered as dom0's message says.
- * Lock: pci_lock, around configuration cycles and this state; not held while messages are delivered.
+ * What dom0 writes in a capability or an MSI-X table is kept here and read back from here; the
+ * device gets an address and vector of ours, whose interrupt is then delivered as dom0's message
+ * says. Lock: pci_lock, around configuration cycles and this state; not held while messages are
+ * delivered.
  */
 #include "core/console.h"
 #include "core/cpu.h"
@@ -16,18 +17,18 @@
 #include "domain/dom0.h"
 #include "platform/platform.h"
 
-#define MAX_MESSAGES   512
-#define CAP_MSI        0x05
-#define CAP_MSIX       0x11
-#define MSI_64BIT      0x80
-#define MSI_MULTIPLE   0x0e /* number of messages the device could send: shown as one */
-#define MSI_ENABLE     0x01
-#define MSIX_ENABLE    0x8000
-#define MSG_BASE       0xfee00000u
-#define MSIX_ENTRY     16u
-#define MSIX_MASKED    1u
+#define MAX_MESSAGES 512
+#define CAP_MSI      0x05
+#define CAP_MSIX     0x11
+#define MSI_64BIT    0x80
+#define MSI_MULTIPLE 0x0e /* number of messages the device could send: shown as one */
+#define MSI_ENABLE   0x01
+#define MSIX_ENABLE  0x8000
+#define MSG_BASE     0xfee00000u
+#define MSIX_ENTRY   16u
+#define MSIX_MASKED  1u
 
-struct message { /* one translated interrupt */
+struct message {   /* one translated interrupt */
     uint64_t addr; /* dom0's */
     uint32_t data;
     uint8_t vector; /* host's, 0 for none */
@@ -42,7 +43,7 @@ struct msix_table {
 
 struct pci_device {
     struct pci_device *next;
-    uint32_t bdf; /* bus << 8 | device << 3 | function */
+    uint32_t bdf;      /* bus << 8 | device << 3 | function */
     uint8_t msi, msix; /* capability offsets, 0 for none */
     bool msi_64;
     struct message message; /* MSI */
@@ -55,12 +56,16 @@ static uint32_t cf8;
 static struct message *by_index[MAX_MESSAGES]; /* interrupt data is an index here */
 static unsigned nr_by_index;
 
-/* ---- hardware access -------------------------------------------------------------------------------- */
+/* ---- hardware access
+ * -------------------------------------------------------------------------------- */
 static uint32_t hw_read(uint32_t bdf, unsigned reg, unsigned bytes)
 {
     if (reg >= 256) {
-        volatile char *p = (volatile char *)(UCMAP_BASE + acpi_info.segments[0].pa + ((uint64_t)bdf << 12) + reg);
-        return bytes == 1 ? *(volatile uint8_t *)p : bytes == 2 ? *(volatile uint16_t *)p : mmio_read32(p);
+        volatile char *p =
+            (volatile char *)(UCMAP_BASE + acpi_info.segments[0].pa + ((uint64_t)bdf << 12) + reg);
+        return bytes == 1   ? *(volatile uint8_t *)p
+               : bytes == 2 ? *(volatile uint16_t *)p
+                            : mmio_read32(p);
     }
     outl(0xcf8, 0x80000000u | bdf << 8 | (reg & 0xfc));
     uint16_t port = (uint16_t)(0xcfc + (reg & 3));
@@ -70,7 +75,8 @@ static uint32_t hw_read(uint32_t bdf, unsigned reg, unsigned bytes)
 static void hw_write(uint32_t bdf, unsigned reg, unsigned bytes, uint32_t v)
 {
     if (reg >= 256) {
-        volatile char *p = (volatile char *)(UCMAP_BASE + acpi_info.segments[0].pa + ((uint64_t)bdf << 12) + reg);
+        volatile char *p =
+            (volatile char *)(UCMAP_BASE + acpi_info.segments[0].pa + ((uint64_t)bdf << 12) + reg);
         if (bytes == 1)
             *(volatile uint8_t *)p = (uint8_t)v;
         else if (bytes == 2)
@@ -89,7 +95,8 @@ static void hw_write(uint32_t bdf, unsigned reg, unsigned bytes, uint32_t v)
         outl(port, v);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------------ */
+/* ---- messages
+ * ------------------------------------------------------------------------------------------ */
 static void message_interrupt(unsigned index)
 {
     struct message *m = by_index[index];
@@ -120,7 +127,8 @@ static uint32_t host_address(void)
     return MSG_BASE | cpus[0]->apic_id << 12;
 }
 
-/* ---- devices -------------------------------------------------------------------------------------------- */
+/* ---- devices
+ * -------------------------------------------------------------------------------------------- */
 static void find_capabilities(struct pci_device *p)
 {
     if (!(hw_read(p->bdf, 6, 2) & 0x10))
@@ -158,7 +166,9 @@ static struct pci_device *find_device(uint32_t bdf)
     return p;
 }
 
-/* ---- MSI ------------------------------------------------------------------------------------------------ */
+/* ---- MSI
+ * ------------------------------------------------------------------------------------------------
+ */
 static unsigned msi_data_reg(const struct pci_device *p)
 {
     return p->msi + (p->msi_64 ? 12u : 8u);
@@ -182,7 +192,8 @@ static uint32_t merge(uint32_t old, unsigned off, unsigned bytes, uint32_t v)
 }
 
 /* True when the access was to one of the translated registers. */
-static bool msi_access(struct pci_device *p, unsigned reg, unsigned bytes, bool write, uint32_t *val)
+static bool msi_access(struct pci_device *p, unsigned reg, unsigned bytes, bool write,
+                       uint32_t *val)
 {
     unsigned data_reg = msi_data_reg(p), word = reg & ~3u, off = reg & 3;
     uint32_t have;
@@ -204,7 +215,8 @@ static bool msi_access(struct pci_device *p, unsigned reg, unsigned bytes, bool 
     } else if (p->msi_64 && word == p->msi + 8u) {
         have = (uint32_t)(p->message.addr >> 32);
         if (write)
-            p->message.addr = (uint32_t)p->message.addr | (uint64_t)merge(have, off, bytes, *val) << 32;
+            p->message.addr = (uint32_t)p->message.addr | (uint64_t)merge(have, off, bytes, *val)
+                                                              << 32;
     } else if (word == data_reg) {
         have = p->message.data;
         if (write)
@@ -217,7 +229,8 @@ static bool msi_access(struct pci_device *p, unsigned reg, unsigned bytes, bool 
     return true;
 }
 
-/* ---- MSI-X ---------------------------------------------------------------------------------------------- */
+/* ---- MSI-X
+ * ---------------------------------------------------------------------------------------------- */
 static paddr_t bar_address(uint32_t bdf, unsigned bar)
 {
     uint32_t lo = hw_read(bdf, 0x10 + 4 * bar, 4);
@@ -271,7 +284,8 @@ static void program_entry(struct msix_table *t, unsigned i)
     mmio_write32(e + 12, t->control[i]);
 }
 
-static bool table_access(struct msix_table *t, paddr_t gpa, unsigned bytes, bool write, uint64_t *val)
+static bool table_access(struct msix_table *t, paddr_t gpa, unsigned bytes, bool write,
+                         uint64_t *val)
 {
     unsigned i = (unsigned)(gpa - t->pa) / MSIX_ENTRY, off = (unsigned)(gpa - t->pa) % MSIX_ENTRY;
     struct message *m = &t->msg[i];
@@ -365,12 +379,14 @@ static void msix_control_write(struct pci_device *p, unsigned reg, unsigned byte
         trap_table(p);
 }
 
-/* ---- configuration space ---------------------------------------------------------------------------------- */
+/* ---- configuration space
+ * ---------------------------------------------------------------------------------- */
 void dom0_pci_config(uint32_t bdf, unsigned reg, unsigned bytes, bool write, uint32_t *val)
 {
     spin_lock(&pci_lock);
     struct pci_device *p = reg >= 0x40 && reg < 256 ? find_device(bdf) : NULL;
-    if (p && p->msi && reg >= p->msi && reg < msi_data_reg(p) + 4 && msi_access(p, reg, bytes, write, val)) {
+    if (p && p->msi && reg >= p->msi && reg < msi_data_reg(p) + 4 &&
+        msi_access(p, reg, bytes, write, val)) {
         spin_unlock(&pci_lock);
         return;
     }
@@ -383,7 +399,9 @@ void dom0_pci_config(uint32_t bdf, unsigned reg, unsigned bytes, bool write, uin
     spin_unlock(&pci_lock);
 }
 
-/* ---- ports --------------------------------------------------------------------------------------------------- */
+/* ---- ports
+ * ---------------------------------------------------------------------------------------------------
+ */
 bool dom0_port_traps(uint16_t port)
 {
     return (port & 0xfff8) == 0xcf8 || (port & 0xff7e) == 0x20 || (port & 0xfffc) == 0x40 ||

@@ -1,7 +1,7 @@
 /* domain.c: domains and vCPUs: creation, the table of them, pausing, shutdown, destruction.
  *
- * Locks: domain_table_lock guards the table; d->lock the vCPU table and the shutdown state. Neither is
- * held while vCPUs are waited for.
+ * Locks: domain_table_lock guards the table; d->lock the vCPU table and the shutdown state. Neither
+ * is held while vCPUs are waited for.
  */
 #include "domain/domain.h"
 
@@ -24,7 +24,8 @@ static struct domain *table[DOMID_HASH];
 static spinlock_t table_lock;
 static struct vcpu_info dummy_info;
 
-/* ---- the table ------------------------------------------------------------------------------------ */
+/* ---- the table
+ * ------------------------------------------------------------------------------------ */
 void domain_hold(struct domain *d)
 {
     atomic_add(&d->refs, 1);
@@ -78,7 +79,8 @@ int domain_resolve(struct vcpu *caller, domid_t id, struct domain **out)
     return *out ? 0 : -ESRCH;
 }
 
-/* ---- creation ------------------------------------------------------------------------------------- */
+/* ---- creation
+ * ------------------------------------------------------------------------------------- */
 static void vcpu_free(struct vcpu *v)
 {
     if (!v)
@@ -184,7 +186,8 @@ static int shared_info_init(struct domain *d)
 int domain_create(domid_t id, const struct xen_domctl_createdomain *config, bool privileged,
                   struct domain **out)
 {
-    if (!config->max_vcpus || config->max_vcpus > MAX_VCPUS_PER_DOMAIN || id >= DOMID_FIRST_RESERVED)
+    if (!config->max_vcpus || config->max_vcpus > MAX_VCPUS_PER_DOMAIN ||
+        id >= DOMID_FIRST_RESERVED)
         return -EINVAL;
     struct domain *d = pages_alloc(1);
     if (!d)
@@ -247,7 +250,8 @@ int domain_create(domid_t id, const struct xen_domctl_createdomain *config, bool
     return 0;
 }
 
-/* ---- pausing --------------------------------------------------------------------------------------- */
+/* ---- pausing
+ * --------------------------------------------------------------------------------------- */
 void domain_pause(struct domain *d)
 {
     atomic_add(&d->pause_count, 1);
@@ -286,7 +290,8 @@ void vcpu_unpause(struct vcpu *v)
         vcpu_wake(v);
 }
 
-/* ---- shutdown and destruction ------------------------------------------------------------------------ */
+/* ---- shutdown and destruction
+ * ------------------------------------------------------------------------ */
 void domain_shutdown(struct domain *d, int reason)
 {
     if (d->is_dom0)
@@ -329,7 +334,8 @@ static void dump_vcpu(struct vcpu *v)
     struct segment cs;
     log_err("d%uv%u: rip %016lx rflags %08lx", v->domain->id, v->id, r->rip, r->rflags);
     for (unsigned i = 0; i < NR_GPRS; i += 4)
-        log_err("%016lx %016lx %016lx %016lx  %s", r->gpr[i], r->gpr[i + 1], r->gpr[i + 2], r->gpr[i + 3],
+        log_err("%016lx %016lx %016lx %016lx  %s", r->gpr[i], r->gpr[i + 1], r->gpr[i + 2],
+                r->gpr[i + 3],
                 (const char *[]){"rax rcx rdx rbx", "rsp rbp rsi rdi", "r8-r11", "r12-r15"}[i / 4]);
     hvm_ops->dump(v);
     if (v != current_vcpu())

@@ -27,7 +27,8 @@ struct cpuid_policy;  /* platform/cpuid.c */
 struct vlapic;        /* platform/vlapic.c */
 struct vcpu_msrs;     /* platform/msr.c */
 
-/* General registers in the order of instruction encodings (rax rcx rdx rbx rsp rbp rsi rdi r8..). */
+/* General registers in the order of instruction encodings (rax rcx rdx rbx rsp rbp rsi rdi r8..).
+ */
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, NR_GPRS };
 struct guest_regs {
     uint64_t gpr[NR_GPRS];
@@ -42,8 +43,17 @@ struct segment {
     uint64_t base;
 };
 enum segment_reg { /* the first six in instruction encoding order */
-    SEGR_ES, SEGR_CS, SEGR_SS, SEGR_DS, SEGR_FS, SEGR_GS, SEGR_LDTR, SEGR_TR, SEGR_GDTR, SEGR_IDTR,
-    NR_SEGRS
+                   SEGR_ES,
+                   SEGR_CS,
+                   SEGR_SS,
+                   SEGR_DS,
+                   SEGR_FS,
+                   SEGR_GS,
+                   SEGR_LDTR,
+                   SEGR_TR,
+                   SEGR_GDTR,
+                   SEGR_IDTR,
+                   NR_SEGRS
 };
 
 /* vcpu->work: what must be done before the vCPU enters its guest again. Atomic. */
@@ -68,23 +78,23 @@ struct vcpu {
     unsigned id;
     struct domain *domain;
 
-    uint32_t work;       /* enum vcpu_work, atomic */
-    uint32_t block;      /* enum vcpu_block, atomic */
+    uint32_t work;        /* enum vcpu_work, atomic */
+    uint32_t block;       /* enum vcpu_block, atomic */
     uint32_t pause_count; /* atomic; domain pause adds to the domain's own count */
 
     /* Scheduling: guarded by the run queue lock of pCPU `cpu`. */
-    unsigned cpu;             /* pCPU it runs on, or ran on last */
-    bool running;             /* loaded as cpus[cpu]->curr */
+    unsigned cpu; /* pCPU it runs on, or ran on last */
+    bool running; /* loaded as cpus[cpu]->curr */
     bool queued;
     struct list rq_list;
     uint64_t affinity_hard[MAX_CPUS / 64], affinity_soft[MAX_CPUS / 64];
     uint64_t slice_end_ns;
 
     /* Hardware side: svm or vmx. */
-    void *hw;                 /* struct svm_vcpu or vmx_vcpu */
-    void *xsave;              /* guest FPU/XSAVE area, 64-byte aligned */
+    void *hw;    /* struct svm_vcpu or vmx_vcpu */
+    void *xsave; /* guest FPU/XSAVE area, 64-byte aligned */
     uint64_t xcr0;
-    uint64_t tsc_offset;      /* guest TSC = host TSC + offset */
+    uint64_t tsc_offset; /* guest TSC = host TSC + offset */
     uint64_t tsc_aux;
 
     /* Pending exception or NMI, delivered at the next entry. */
@@ -95,37 +105,37 @@ struct vcpu {
         uint32_t error;
     } inject;
     bool nmi_pending;
-    bool halted;              /* executed HLT: goes on only with a deliverable event */
-    bool init_requested;      /* INIT came: reset before anything else */
-    int sipi_page;            /* SIPI's start page, -1 for none */
+    bool halted;         /* executed HLT: goes on only with a deliverable event */
+    bool init_requested; /* INIT came: reset before anything else */
+    int sipi_page;       /* SIPI's start page, -1 for none */
     uint64_t cr2_inject;
 
     /* ABI. */
-    bool compat;              /* the hypercall under way uses 32-bit layouts */
-    bool hypercall_restart;   /* a continuation was asked for: leave RIP at the hypercall */
-    struct vcpu_info *info;   /* hypervisor mapping of vcpu_info; never NULL (a dummy at first) */
+    bool compat;            /* the hypercall under way uses 32-bit layouts */
+    bool hypercall_restart; /* a continuation was asked for: leave RIP at the hypercall */
+    struct vcpu_info *info; /* hypervisor mapping of vcpu_info; never NULL (a dummy at first) */
     struct page_info *info_page; /* referenced when registered elsewhere than in shared_info */
     uint64_t info_gpa;
-    uint64_t runstate_gva;    /* VCPUOP_register_runstate_memory_area; 0 none */
-    void *runstate_guest;     /* the same mapped, page referenced; NULL: only to be had by address */
-    spinlock_t area_lock;     /* the two above */
+    uint64_t runstate_gva; /* VCPUOP_register_runstate_memory_area; 0 none */
+    void *runstate_guest;  /* the same mapped, page referenced; NULL: only to be had by address */
+    spinlock_t area_lock;  /* the two above */
     struct vcpu_runstate_info runstate;
-    uint64_t time_info_gva;   /* VCPUOP_register_vcpu_time_memory_area */
+    uint64_t time_info_gva; /* VCPUOP_register_vcpu_time_memory_area */
     struct timer singleshot, periodic, poll_timer;
     uint64_t periodic_ns;
-    uint8_t upcall_vector;    /* HVMOP_set_evtchn_upcall_vector; 0 for none */
+    uint8_t upcall_vector;           /* HVMOP_set_evtchn_upcall_vector; 0 for none */
     uint32_t virq_to_port[NR_VIRQS]; /* 0 none; d->evtchn's lock to write */
-    uint32_t poll_port;       /* SCHEDOP_poll: 0 none, otherwise the port, or ~0 for several */
-    bool initialised;         /* has a register state to start from (VCPUOP_initialise, SIPI, tools) */
+    uint32_t poll_port; /* SCHEDOP_poll: 0 none, otherwise the port, or ~0 for several */
+    bool initialised;   /* has a register state to start from (VCPUOP_initialise, SIPI, tools) */
     uint32_t nr_events_delivered;
     bool upcall_pending_kick;
 
     struct vlapic *vlapic;
-    struct vcpu_msrs *msrs;   /* MTRRs, platform/msr.c */
-    void *ioreq;              /* per-vCPU ioreq state, platform/ioreq.c */
-    void *emul;               /* per-vCPU emulation state (pending MMIO response), platform/mmio.c */
+    struct vcpu_msrs *msrs; /* MTRRs, platform/msr.c */
+    void *ioreq;            /* per-vCPU ioreq state, platform/ioreq.c */
+    void *emul;             /* per-vCPU emulation state (pending MMIO response), platform/mmio.c */
 
-    uint64_t exits[256];      /* counters by exit reason class */
+    uint64_t exits[256]; /* counters by exit reason class */
 };
 
 enum domain_dying { DOMAIN_ALIVE, DOMAIN_DYING, DOMAIN_DEAD };
@@ -139,22 +149,22 @@ struct domain {
     uint8_t handle[16];
     uint32_t ssidref, options, max_evtchn_port;
     int32_t max_grant_frames, max_maptrack_frames;
-    domid_t target;           /* domid this one is a device model for, DOMID_INVALID for none */
+    domid_t target; /* domid this one is a device model for, DOMID_INVALID for none */
 
-    spinlock_t lock;          /* life cycle: vcpu table, shutdown state, hvm params */
+    spinlock_t lock; /* life cycle: vcpu table, shutdown state, hvm params */
     unsigned max_vcpus;
     struct vcpu *vcpu[MAX_VCPUS_PER_DOMAIN];
 
-    uint32_t pause_count;     /* atomic */
+    uint32_t pause_count; /* atomic */
     uint32_t systemcontroller_pauses;
     bool created_paused;
     enum domain_dying dying;
     bool shutting_down, shut_down;
     int shutdown_code;
-    unsigned kill_stage;      /* progress of the preemptible domain_kill */
+    unsigned kill_stage; /* progress of the preemptible domain_kill */
 
     /* Memory. */
-    spinlock_t page_lock;     /* page_list, xenpage_list and the counters */
+    spinlock_t page_lock; /* page_list, xenpage_list and the counters */
     struct list page_list, xenpage_list;
     uint64_t tot_pages, max_pages, outstanding_pages, shr_pages, xenheap_pages;
     struct p2m *p2m;
@@ -163,7 +173,7 @@ struct domain {
     /* ABI. */
     struct shared_info *shared_info; /* hypervisor mapping of the frame shared with the guest */
     struct page_info *shared_info_page;
-    bool has_32bit_shinfo;    /* layout of shared_info, vcpu_info: latched as Xen does */
+    bool has_32bit_shinfo; /* layout of shared_info, vcpu_info: latched as Xen does */
     uint64_t hvm_params[HVM_NR_PARAMS];
     struct evtchn_domain *evtchn;
     struct grant_table *grants;
@@ -184,9 +194,9 @@ struct domain {
     uint32_t emulation_flags; /* XEN_X86_EMU_* */
     uint64_t vcpu_weight, vcpu_cap;
     uint32_t cpupool;
-    uint32_t vm_assist;       /* bitmap of VMASST_TYPE_* that the guest enabled */
-    void *dom0_pci;           /* dom0 only: physical devices, domain/dom0_pci.c */
-    void *watchdogs;          /* SCHEDOP_watchdog timers, domain/sched_op.c; NULL until used */
+    uint32_t vm_assist; /* bitmap of VMASST_TYPE_* that the guest enabled */
+    void *dom0_pci;     /* dom0 only: physical devices, domain/dom0_pci.c */
+    void *watchdogs;    /* SCHEDOP_watchdog timers, domain/sched_op.c; NULL until used */
 };
 
 extern struct domain *dom0;
@@ -320,12 +330,13 @@ int hvm_set_callback_via(struct domain *d, uint64_t via);
 void hvm_callback_update(struct vcpu *v);
 
 /* ---- time: domain/pvtime.c ------------------------------------------------------------------- */
-void pvtime_update_vcpu(struct vcpu *v);    /* refresh vcpu_info.time (and the registered area) */
+void pvtime_update_vcpu(struct vcpu *v); /* refresh vcpu_info.time (and the registered area) */
 void pvtime_update_wallclock(struct domain *d);
 /* v was just loaded and is current: refresh its registered runstate (and time) areas. */
 void runstate_update_guest(struct vcpu *v);
 
-/* ---- vcpu_op, sched_op: domain/vcpu_op.c, sched_op.c ------------------------------------------ */
+/* ---- vcpu_op, sched_op: domain/vcpu_op.c, sched_op.c ------------------------------------------
+ */
 /* vcpu_create: prepare the vCPU's ABI timers and areas. vcpu destruction: stop the timers (waits
  * for a running one; no lock held); idempotent. */
 void vcpu_op_init(struct vcpu *v);
@@ -336,7 +347,8 @@ void sched_op_domain_destroy(struct domain *d);
  * down. -EINVAL when the state is not one a CPU can be in. */
 int vcpu_hvm_initialise(struct vcpu *v, const struct vcpu_hvm_context *ctx);
 
-/* ---- guest memory operations: domain/memory.c ---------------------------------------------------- */
+/* ---- guest memory operations: domain/memory.c
+ * ---------------------------------------------------- */
 /* Take the RAM page at gfn out of d's map and give up its allocation (dom0 keeps the frame, which
  * stays its own for a later populate at the same gfn). -ENOENT: no RAM there; -ENOMEM. */
 int guest_physmap_remove_ram(struct domain *d, gfn_t gfn);
@@ -347,11 +359,13 @@ int guest_physmap_vacate(struct domain *d, gfn_t gfn, unsigned order);
  * -EOPNOTSUPP for dom0. */
 int guest_physmap_move(struct domain *d, gfn_t from, gfn_t to);
 
-/* ---- guests' console output: domain/console_op.c --------------------------------------------------- */
+/* ---- guests' console output: domain/console_op.c
+ * --------------------------------------------------- */
 /* One character from d (port 0xE9, console_io): logged line by line with d's number. */
 void console_guest_char(struct domain *d, char c);
 
-/* ---- given by boot and core for dom0's hypercalls -------------------------------------------------- */
+/* ---- given by boot and core for dom0's hypercalls
+ * -------------------------------------------------- */
 extern char boot_cmdline[];                                  /* Ringfence's own command line */
 int dom0_memory_map(struct e820entry *out, unsigned max);    /* entries written, or -errno */
 int machine_memory_map(struct e820entry *out, unsigned max); /* the host's, likewise */

@@ -9,7 +9,8 @@
 #include "platform/emul.h"
 #include "platform/platform.h"
 
-/* ---- pending work ---------------------------------------------------------------------------------- */
+/* ---- pending work
+ * ---------------------------------------------------------------------------------- */
 static bool event_deliverable(struct vcpu *v)
 {
     enum intr_source src;
@@ -54,13 +55,15 @@ void vcpu_loaded(struct vcpu *v)
     runstate_update_guest(v);
 }
 
-/* ---- exceptions ---------------------------------------------------------------------------------- */
+/* ---- exceptions
+ * ---------------------------------------------------------------------------------- */
 static bool contributory(unsigned vector)
 {
     return vector == EXC_DE || (vector >= EXC_TS && vector <= EXC_GP);
 }
 
-/* APM 2, 8.2.9: a contributory exception while delivering another makes #DF, and that a shutdown. */
+/* APM 2, 8.2.9: a contributory exception while delivering another makes #DF, and that a shutdown.
+ */
 void hvm_inject_exception(struct vcpu *v, unsigned vector, int64_t error)
 {
     if (v->inject.valid && v->inject.type == 3) {
@@ -106,7 +109,8 @@ void hvm_skip(struct vcpu *v, unsigned bytes)
     }
 }
 
-/* ---- the length of an instruction that the CPU did not tell ---------------------------------------- */
+/* ---- the length of an instruction that the CPU did not tell
+ * ---------------------------------------- */
 static unsigned fetch_bytes(struct vcpu *v, uint64_t linear, uint8_t *buf, unsigned want)
 {
     struct gwalk_mode m = {
@@ -202,7 +206,8 @@ static bool skip_insn(struct vcpu *v, unsigned insn_bytes)
     return true;
 }
 
-/* ---- exits ------------------------------------------------------------------------------------------ */
+/* ---- exits
+ * ------------------------------------------------------------------------------------------ */
 void exit_cpuid(struct vcpu *v, unsigned insn_bytes)
 {
     uint64_t *g = v->regs.gpr;
@@ -257,8 +262,8 @@ void exit_xsetbv(struct vcpu *v, unsigned insn_bytes)
         skip_insn(v, insn_bytes);
 }
 
-void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write, bool exec,
-                       const uint8_t *insn, unsigned insn_bytes)
+void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write,
+                       bool exec, const uint8_t *insn, unsigned insn_bytes)
 {
     switch (p2m_fault(v, gpa, write, exec)) {
     case P2M_FAULT_RESOLVED:
@@ -271,7 +276,11 @@ void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid
         }
         /* fall through */
     case P2M_FAULT_BAD:
-        domain_crash(v->domain, "d%uv%u: %s of guest-physical %lx is impossible", v->domain->id, v->id,
-                     exec ? "execution" : write ? "write" : "read", gpa);
+        domain_crash(v->domain, "d%uv%u: %s of guest-physical %lx is impossible", v->domain->id,
+                     v->id,
+                     exec    ? "execution"
+                     : write ? "write"
+                             : "read",
+                     gpa);
     }
 }

@@ -1,4 +1,5 @@
-/* guest_copy.c: copying between the hypervisor and a guest's memory, page by page with references. */
+/* guest_copy.c: copying between the hypervisor and a guest's memory, page by page with references.
+ */
 #include "core/errno.h"
 #include "core/string.h"
 #include "domain/hvm.h"

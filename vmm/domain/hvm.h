@@ -8,71 +8,90 @@
 
 #include "domain/domain.h"
 
-#define EFER_SCE BIT(0)
-#define EFER_LME BIT(8)
-#define EFER_LMA BIT(10)
-#define EFER_NXE BIT(11)
-#define EFER_SVME BIT(12)
-#define EFER_FFXSR BIT(14)
+#define EFER_SCE       BIT(0)
+#define EFER_LME       BIT(8)
+#define EFER_LMA       BIT(10)
+#define EFER_NXE       BIT(11)
+#define EFER_SVME      BIT(12)
+#define EFER_FFXSR     BIT(14)
 
-#define CR0_PE BIT(0)
-#define CR0_MP BIT(1)
-#define CR0_EM BIT(2)
-#define CR0_TS BIT(3)
-#define CR0_ET BIT(4)
-#define CR0_NE BIT(5)
-#define CR0_WP BIT(16)
-#define CR0_AM BIT(18)
-#define CR0_NW BIT(29)
-#define CR0_CD BIT(30)
-#define CR0_PG BIT(31)
-#define CR4_PSE BIT(4)
-#define CR4_PAE BIT(5)
-#define CR4_PGE BIT(7)
-#define CR4_OSFXSR BIT(9)
+#define CR0_PE         BIT(0)
+#define CR0_MP         BIT(1)
+#define CR0_EM         BIT(2)
+#define CR0_TS         BIT(3)
+#define CR0_ET         BIT(4)
+#define CR0_NE         BIT(5)
+#define CR0_WP         BIT(16)
+#define CR0_AM         BIT(18)
+#define CR0_NW         BIT(29)
+#define CR0_CD         BIT(30)
+#define CR0_PG         BIT(31)
+#define CR4_PSE        BIT(4)
+#define CR4_PAE        BIT(5)
+#define CR4_PGE        BIT(7)
+#define CR4_OSFXSR     BIT(9)
 #define CR4_OSXMMEXCPT BIT(10)
-#define CR4_LA57 BIT(12)
-#define CR4_FSGSBASE BIT(16)
-#define CR4_PCIDE BIT(17)
-#define CR4_OSXSAVE BIT(18)
-#define CR4_SMEP BIT(20)
-#define CR4_SMAP BIT(21)
-#define CR4_PKE BIT(22)
+#define CR4_LA57       BIT(12)
+#define CR4_FSGSBASE   BIT(16)
+#define CR4_PCIDE      BIT(17)
+#define CR4_OSXSAVE    BIT(18)
+#define CR4_SMEP       BIT(20)
+#define CR4_SMAP       BIT(21)
+#define CR4_PKE        BIT(22)
 
-#define RFLAGS_TF BIT(8)
-#define RFLAGS_IF BIT(9)
-#define RFLAGS_RF BIT(16)
-#define RFLAGS_VM BIT(17)
+#define RFLAGS_TF      BIT(8)
+#define RFLAGS_IF      BIT(9)
+#define RFLAGS_RF      BIT(16)
+#define RFLAGS_VM      BIT(17)
 
-enum exception { EXC_DE, EXC_DB, EXC_NMI, EXC_BP, EXC_OF, EXC_BR, EXC_UD, EXC_NM, EXC_DF, EXC_TS = 10,
-    EXC_NP, EXC_SS, EXC_GP, EXC_PF, EXC_MF = 16, EXC_AC, EXC_MC, EXC_XM };
+enum exception {
+    EXC_DE,
+    EXC_DB,
+    EXC_NMI,
+    EXC_BP,
+    EXC_OF,
+    EXC_BR,
+    EXC_UD,
+    EXC_NM,
+    EXC_DF,
+    EXC_TS = 10,
+    EXC_NP,
+    EXC_SS,
+    EXC_GP,
+    EXC_PF,
+    EXC_MF = 16,
+    EXC_AC,
+    EXC_MC,
+    EXC_XM
+};
 
 struct hvm_ops {
     const char *name;
-    int (*cpu_up)(struct cpu *c);      /* turn virtualisation on, on this pCPU */
+    int (*cpu_up)(struct cpu *c); /* turn virtualisation on, on this pCPU */
     void (*cpu_down)(struct cpu *c);
-    int (*vcpu_init)(struct vcpu *v);  /* allocate hw state in the reset state; -ENOMEM */
+    int (*vcpu_init)(struct vcpu *v); /* allocate hw state in the reset state; -ENOMEM */
     void (*vcpu_free)(struct vcpu *v);
     void (*vcpu_reset)(struct vcpu *v); /* hardware state as after INIT; GPRs are the caller's */
-    void (*run)(struct vcpu *v);       /* enter the guest once and handle the exit */
-    void (*load)(struct vcpu *v);      /* v takes this pCPU: load lazily switched state */
-    void (*save)(struct vcpu *v);      /* v leaves it: store that state */
+    void (*run)(struct vcpu *v);        /* enter the guest once and handle the exit */
+    void (*load)(struct vcpu *v);       /* v takes this pCPU: load lazily switched state */
+    void (*save)(struct vcpu *v);       /* v leaves it: store that state */
 
-    void (*inject)(struct vcpu *v);    /* put v's pending exception, NMI, interrupt where entry delivers it */
+    void (*inject)(
+        struct vcpu *v); /* put v's pending exception, NMI, interrupt where entry delivers it */
 
     void (*get_segment)(struct vcpu *v, enum segment_reg r, struct segment *out);
     void (*set_segment)(struct vcpu *v, enum segment_reg r, const struct segment *in);
     uint64_t (*get_cr)(struct vcpu *v, unsigned cr);           /* 0, 2, 3, 4 */
     void (*set_cr)(struct vcpu *v, unsigned cr, uint64_t val); /* already checked */
     uint64_t (*get_efer)(struct vcpu *v);
-    void (*set_efer)(struct vcpu *v, uint64_t val);            /* already checked */
-    uint64_t (*get_dr)(struct vcpu *v, unsigned dr);           /* 6, 7 */
+    void (*set_efer)(struct vcpu *v, uint64_t val);  /* already checked */
+    uint64_t (*get_dr)(struct vcpu *v, unsigned dr); /* 6, 7 */
     void (*set_dr)(struct vcpu *v, unsigned dr, uint64_t val);
     unsigned (*get_cpl)(struct vcpu *v);
     /* MSRs that live in the hardware state (STAR.., SYSENTER_*, FS/GS base, PAT). -ENOENT. */
     int (*get_msr)(struct vcpu *v, uint32_t msr, uint64_t *val);
     int (*set_msr)(struct vcpu *v, uint32_t msr, uint64_t val);
-    unsigned (*get_interrupt_shadow)(struct vcpu *v);          /* 0 none, 1 blocked */
+    unsigned (*get_interrupt_shadow)(struct vcpu *v); /* 0 none, 1 blocked */
     void (*set_interrupt_shadow)(struct vcpu *v, unsigned shadow);
     void (*set_tsc_offset)(struct vcpu *v, uint64_t offset);
     void (*flush_tlb)(struct vcpu *v); /* before v's next entry: a new tag */
@@ -102,7 +121,8 @@ int hvm_set_xcr0(struct vcpu *v, uint64_t val);
 int guest_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val);
 int guest_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val);
 void guest_cpuid(struct vcpu *v, uint32_t leaf, uint32_t sub, uint32_t out[4]);
-/* v's emulated MSRs that no other part keeps (MTRRs): allocated, set to their reset values, freed. */
+/* v's emulated MSRs that no other part keeps (MTRRs): allocated, set to their reset values, freed.
+ */
 int msr_vcpu_init(struct vcpu *v);
 void msr_vcpu_free(struct vcpu *v);
 /* The exit handlers both vendors share: domain/exit.c. */

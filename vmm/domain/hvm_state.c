@@ -1,4 +1,5 @@
-/* hvm_state.c: control registers as guests and tools set them, and the CPU record of HVM contexts. */
+/* hvm_state.c: control registers as guests and tools set them, and the CPU record of HVM contexts.
+ */
 #include "core/errno.h"
 #include "core/machine.h"
 #include "core/sched.h"
@@ -9,10 +10,13 @@
 
 const struct hvm_ops *hvm_ops;
 
-#define CR0_DEFINED (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define CR0_DEFINED                                                                                \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
+     CR0_PG)
 #define CR4_DEFINED                                                                                \
     (0x7ffULL | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE | BIT(11))
-#define EFER_DEFINED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR | BIT(13) /* LMSLE */)
+#define EFER_DEFINED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR | BIT(13) /* LMSLE    \
+                                                                                        */)
 
 /* APM 2, 3.1.1 and 14.6: consistent with paging modes; LMA follows LME and PG. */
 int hvm_set_cr0(struct vcpu *v, uint64_t val)
@@ -77,9 +81,10 @@ int hvm_set_xcr0(struct vcpu *v, uint64_t val)
     return 0;
 }
 
-/* ---- HVM context -------------------------------------------------------------------------------------- */
-static void save_segment(struct vcpu *v, enum segment_reg r, uint32_t *sel, uint64_t *base, uint32_t *limit,
-                         uint32_t *attr)
+/* ---- HVM context
+ * -------------------------------------------------------------------------------------- */
+static void save_segment(struct vcpu *v, enum segment_reg r, uint32_t *sel, uint64_t *base,
+                         uint32_t *limit, uint32_t *attr)
 {
     struct segment g;
     hvm_ops->get_segment(v, r, &g);
@@ -91,8 +96,8 @@ static void save_segment(struct vcpu *v, enum segment_reg r, uint32_t *sel, uint
         *attr = g.attr;
 }
 
-static void load_segment(struct vcpu *v, enum segment_reg r, uint32_t sel, uint64_t base, uint32_t limit,
-                         uint32_t attr)
+static void load_segment(struct vcpu *v, enum segment_reg r, uint32_t sel, uint64_t base,
+                         uint32_t limit, uint32_t attr)
 {
     struct segment g = {(uint16_t)sel, (uint16_t)(attr & 0xfff), limit, base};
     hvm_ops->set_segment(v, r, &g);

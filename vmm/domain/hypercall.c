@@ -41,7 +41,8 @@ long hypercall_missing(struct vcpu *v, const char *group, unsigned op, long err)
         if (!missing[i].group) {
             missing[i].op = op;
             missing[i].group = group;
-            log_warn("d%uv%u: %s operation %u is not there (%ld)", v->domain->id, v->id, group, op, err);
+            log_warn("d%uv%u: %s operation %u is not there (%ld)", v->domain->id, v->id, group, op,
+                     err);
             return err;
         }
     }
@@ -95,8 +96,9 @@ void exit_vmcall(struct vcpu *v, unsigned insn_bytes)
     v->compat = !wide;
     for (unsigned i = 0; i < 6; i++)
         arg[i] = wide ? r->gpr[arg_regs64[i]] : (uint32_t)r->gpr[arg_regs32[i]];
-    long ret = nr < NR_HYPERCALLS && hypercalls[nr] ? hypercalls[nr](v, arg)
-                                                    : hypercall_missing(v, "hypercall", (unsigned)nr, -ENOSYS);
+    long ret = nr < NR_HYPERCALLS && hypercalls[nr]
+                   ? hypercalls[nr](v, arg)
+                   : hypercall_missing(v, "hypercall", (unsigned)nr, -ENOSYS);
     v->compat = false;
     if (unlikely(v->hypercall_restart)) {
         v->hypercall_restart = false; /* RIP stays at the instruction: it runs again */

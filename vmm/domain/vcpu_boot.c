@@ -6,8 +6,8 @@
 #include "domain/exit.h"
 #include "platform/platform.h"
 
-/* INIT and SIPI only leave a request: v carries it out itself, so that two vCPUs that send each other
- * INITs never wait for one another. */
+/* INIT and SIPI only leave a request: v carries it out itself, so that two vCPUs that send each
+ * other INITs never wait for one another. */
 void vcpu_init_signal(struct vcpu *v)
 {
     v->sipi_page = -1;
@@ -53,7 +53,8 @@ void vcpu_start_requested(struct vcpu *v)
     vlapic_init_reset(v);
     hvm_ops->flush_tlb(v);
     if (v->sipi_page >= 0) {
-        struct segment cs = {(uint16_t)(v->sipi_page << 8), 0x9b, 0xffff, (uint64_t)v->sipi_page << 12};
+        struct segment cs = {(uint16_t)(v->sipi_page << 8), 0x9b, 0xffff,
+                             (uint64_t)v->sipi_page << 12};
         hvm_ops->set_segment(v, SEGR_CS, &cs);
         v->regs.rip = 0;
         v->sipi_page = -1;

@@ -14,18 +14,18 @@ struct vcpu;
 struct p2m;
 
 enum p2m_type {           /* stored in the entry's software bits; 0 must be a hole */
-    P2M_HOLE,             /* nothing here: an access goes to the device models */
-    P2M_RAM,
-    P2M_RAM_RO,           /* ROM: guest writes are dropped */
-    P2M_LOGDIRTY,         /* RAM, write-protected until the next write marks it dirty */
-    P2M_MMIO_DIRECT,      /* host device memory (or anything of dom0's identity map) */
-    P2M_MMIO_DM,          /* explicitly the device model's */
-    P2M_GRANT_RW,
-    P2M_GRANT_RO,
-    P2M_FOREIGN_RW,       /* another domain's page mapped by a tool; holds a page reference */
-    P2M_FOREIGN_RO,
-    P2M_IOREQ_SERVER,     /* RAM whose writes go to an ioreq server */
-    P2M_NR_TYPES
+                P2M_HOLE, /* nothing here: an access goes to the device models */
+                P2M_RAM,
+                P2M_RAM_RO,      /* ROM: guest writes are dropped */
+                P2M_LOGDIRTY,    /* RAM, write-protected until the next write marks it dirty */
+                P2M_MMIO_DIRECT, /* host device memory (or anything of dom0's identity map) */
+                P2M_MMIO_DM,     /* explicitly the device model's */
+                P2M_GRANT_RW,
+                P2M_GRANT_RO,
+                P2M_FOREIGN_RW, /* another domain's page mapped by a tool; holds a page reference */
+                P2M_FOREIGN_RO,
+                P2M_IOREQ_SERVER, /* RAM whose writes go to an ioreq server */
+                P2M_NR_TYPES
 };
 
 static inline bool p2m_is_ram(enum p2m_type t) /* backed by the domain's own RAM */
@@ -45,7 +45,10 @@ static inline bool p2m_is_writable(enum p2m_type t)
 
 enum p2m_format { P2M_FORMAT_NPT, P2M_FORMAT_EPT };
 
-struct p2m_limits { bool large_1g, large_2m; unsigned gpa_bits; };
+struct p2m_limits {
+    bool large_1g, large_2m;
+    unsigned gpa_bits;
+};
 
 /* Boot: what the CPU offers. */
 void p2m_setup(enum p2m_format format, struct p2m_limits limits);
@@ -82,7 +85,8 @@ void p2m_logdirty_disable(struct domain *d);
 bool p2m_logdirty_enabled(const struct domain *d);
 /* Dirty bits of [first, first + count) into bitmap (1 bit a page), cleared when `clean`;
  * re-protects and flushes. bitmap may be NULL. Returns the number of dirty pages found. */
-int64_t p2m_logdirty_range(struct domain *d, gfn_t first, uint64_t count, uint8_t *bitmap, bool clean);
+int64_t p2m_logdirty_range(struct domain *d, gfn_t first, uint64_t count, uint8_t *bitmap,
+                           bool clean);
 uint64_t p2m_dirty_count(const struct domain *d);
 /* The hypervisor itself wrote this frame. */
 void p2m_mark_dirty(struct domain *d, gfn_t gfn);
@@ -93,20 +97,28 @@ uint64_t p2m_max_gfn(const struct domain *d); /* highest gfn ever mapped */
 enum p2m_fault_result { P2M_FAULT_RESOLVED, P2M_FAULT_EMULATE, P2M_FAULT_READONLY, P2M_FAULT_BAD };
 enum p2m_fault_result p2m_fault(struct vcpu *v, paddr_t gpa, bool write, bool exec);
 
-/* Given by dom0's builder: gfn is device memory that Ringfence does not keep for itself, so dom0 may
- * have it identity-mapped on first touch. Pages to be emulated are better set to P2M_MMIO_DM: then
- * their faults do not ask. Called without locks. */
+/* Given by dom0's builder: gfn is device memory that Ringfence does not keep for itself, so dom0
+ * may have it identity-mapped on first touch. Pages to be emulated are better set to P2M_MMIO_DM:
+ * then their faults do not ask. Called without locks. */
 bool dom0_may_map_mmio(gfn_t gfn);
 
 /* Flush the domain's guest-physical translations on every pCPU that may hold some; returns when
- * none can be used any more. Given by core/sched.c: p2m code calls it after lowering permissions. */
+ * none can be used any more. Given by core/sched.c: p2m code calls it after lowering permissions.
+ */
 void domain_flush_tlb(struct domain *d);
 
 /* ---- guest page walk: npt/gwalk.c ----------------------------------------------------------- */
-enum gwalk_access { GWALK_WRITE = 1, GWALK_USER = 2, GWALK_FETCH = 4, GWALK_IMPLICIT = 8 /* system access: no SMAP check */ };
-struct gwalk_mode { uint64_t cr0, cr3, cr4, efer, rflags; };
+enum gwalk_access {
+    GWALK_WRITE = 1,
+    GWALK_USER = 2,
+    GWALK_FETCH = 4,
+    GWALK_IMPLICIT = 8 /* system access: no SMAP check */
+};
+struct gwalk_mode {
+    uint64_t cr0, cr3, cr4, efer, rflags;
+};
 /* Translate a linear address through the guest's own page tables (none, 2-level, PAE, 4-level),
- * setting accessed and dirty bits as hardware does. 0 and *gpa, *page_bytes_left; or -EFAULT with the page
- * fault error code in *pfec. Does not check reserved bits of PAE PDPTEs (emulators.md). */
+ * setting accessed and dirty bits as hardware does. 0 and *gpa, *page_bytes_left; or -EFAULT with
+ * the page fault error code in *pfec. Does not check reserved bits of PAE PDPTEs (emulators.md). */
 int guest_walk(struct domain *d, const struct gwalk_mode *m, uint64_t linear, unsigned access,
                paddr_t *gpa, uint32_t *pfec);

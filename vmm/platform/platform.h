@@ -49,7 +49,8 @@ int platform_accept_interrupt(struct vcpu *v, enum intr_source src, int vector);
  * hvm_save_descriptor records. Returns bytes used, or negative errno. buf NULL: size needed. */
 long hvm_context_save(struct domain *d, void *buf, size_t bytes);
 long hvm_context_load(struct domain *d, const void *buf, size_t bytes);
-long hvm_context_save_one(struct domain *d, unsigned typecode, unsigned instance, void *buf, size_t bytes);
+long hvm_context_save_one(struct domain *d, unsigned typecode, unsigned instance, void *buf,
+                          size_t bytes);
 
 /* Vendor-neutral state that records carry. save.c has weak versions that return -ENOENT, which
  * leaves the record out. *_load: -EINVAL for values the guest could not have. d is paused.
@@ -62,20 +63,21 @@ int hvm_tsc_adjust_save(struct vcpu *v, struct hvm_tsc_adjust *out);
 int hvm_tsc_adjust_load(struct vcpu *v, const struct hvm_tsc_adjust *in);
 long hvm_xsave_save(struct vcpu *v, void *buf, size_t bytes); /* struct hvm_hw_cpu_xsave */
 int hvm_xsave_load(struct vcpu *v, const void *buf, size_t bytes);
-long hvm_msr_save(struct vcpu *v, void *buf, size_t bytes);   /* struct hvm_msr */
+long hvm_msr_save(struct vcpu *v, void *buf, size_t bytes); /* struct hvm_msr */
 int hvm_msr_load(struct vcpu *v, const void *buf, size_t bytes);
 
-/* ---- vLAPIC: platform/vlapic.c ---------------------------------------------------------------- */
+/* ---- vLAPIC: platform/vlapic.c ----------------------------------------------------------------
+ */
 /* Set vector pending (edge when !level) and kick v. Any context. */
 void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level);
-uint32_t vlapic_id(const struct vcpu *v);          /* xAPIC or x2APIC id; 2 * vcpu id at reset */
-uint64_t vlapic_base_msr(const struct vcpu *v);    /* IA32_APIC_BASE */
+uint32_t vlapic_id(const struct vcpu *v);       /* xAPIC or x2APIC id; 2 * vcpu id at reset */
+uint64_t vlapic_base_msr(const struct vcpu *v); /* IA32_APIC_BASE */
 int vlapic_set_base_msr(struct vcpu *v, uint64_t val);
-int vlapic_x2apic_read(struct vcpu *v, uint32_t msr, uint64_t *val);  /* -EINVAL: #GP */
+int vlapic_x2apic_read(struct vcpu *v, uint32_t msr, uint64_t *val); /* -EINVAL: #GP */
 int vlapic_x2apic_write(struct vcpu *v, uint32_t msr, uint64_t val);
 uint64_t vlapic_tsc_deadline(struct vcpu *v);
 void vlapic_set_tsc_deadline(struct vcpu *v, uint64_t tsc);
-uint8_t vlapic_get_tpr(const struct vcpu *v);      /* 8 bits; CR8 is bits 7:4 */
+uint8_t vlapic_get_tpr(const struct vcpu *v); /* 8 bits; CR8 is bits 7:4 */
 void vlapic_set_tpr(struct vcpu *v, uint8_t tpr);
 void vlapic_eoi(struct vcpu *v);
 /* Register file access by byte offset (32-bit registers), for MMIO fast paths. */
@@ -90,7 +92,8 @@ void vcpu_init_signal(struct vcpu *v);
 void vcpu_sipi(struct vcpu *v, uint8_t vector);
 void vcpu_nmi(struct vcpu *v);
 
-/* ---- dom0's IOAPIC binding: given by core/irq.c, called by vioapic for dom0 -------------------- */
+/* ---- dom0's IOAPIC binding: given by core/irq.c, called by vioapic for dom0 --------------------
+ */
 /* dom0 wrote redirection entry `rte` of physical pin gsi (unmasked or masked now). */
 void dom0_gsi_rte(unsigned gsi, uint64_t rte);
 /* dom0's LAPIC got an EOI for a level-triggered gsi: unmask / EOI the physical pin. */
@@ -103,7 +106,8 @@ int vioapic_dom0_add(struct domain *d, paddr_t base, unsigned gsi_base, unsigned
  * takes. */
 void vioapic_dom0_assert(struct domain *d, unsigned gsi);
 
-/* ---- ioreq servers: platform/ioreq.c ------------------------------------------------------------ */
+/* ---- ioreq servers: platform/ioreq.c ------------------------------------------------------------
+ */
 int ioreq_domain_init(struct domain *d);
 /* destroy: no more servers, waiting vCPUs are let go; d's vCPUs are stopped. free: the memory. */
 void ioreq_domain_destroy(struct domain *d);
@@ -111,9 +115,9 @@ void ioreq_domain_free(struct domain *d);
 int ioreq_vcpu_init(struct vcpu *v);
 void ioreq_vcpu_destroy(struct vcpu *v);
 enum ioreq_result {
-    IOREQ_DONE,      /* answered (or posted); *p holds the response data */
-    IOREQ_PENDING,   /* sent: v is blocked (VBLOCK_IOREQ) until the answer; come again then */
-    IOREQ_NO_SERVER  /* nobody claims it: reads give all ones, writes vanish */
+    IOREQ_DONE,     /* answered (or posted); *p holds the response data */
+    IOREQ_PENDING,  /* sent: v is blocked (VBLOCK_IOREQ) until the answer; come again then */
+    IOREQ_NO_SERVER /* nobody claims it: reads give all ones, writes vanish */
 };
 /* Send a PIO, MMIO or PCI-config ioreq for v (== current) to the server that claims it. buffered:
  * allow posting. After IOREQ_PENDING and the vCPU's wake-up the caller asks ioreq_take_response. */
@@ -131,7 +135,8 @@ int ioreq_server_frame(struct domain *d, unsigned server, unsigned idx, mfn_t *m
 /* HVM_PARAM_DM_DOMAIN etc. need nothing here. CF8 latch: */
 bool ioreq_cf8_write(struct vcpu *v, uint32_t val);
 
-/* ---- intercepted accesses: platform/io.c, mmio.c. All for v == current, in its exit loop ---------- */
+/* ---- intercepted accesses: platform/io.c, mmio.c. All for v == current, in its exit loop
+ * ---------- */
 int mmio_vcpu_init(struct vcpu *v); /* the state of an access under way; -ENOMEM */
 void mmio_vcpu_free(struct vcpu *v);
 /* IN or OUT of 1, 2 or 4 bytes, permission checked by the hardware; steps RIP by insn_bytes at once
@@ -152,7 +157,8 @@ void io_complete(struct vcpu *v);
 /* Given by the lead: dom0's own access to a host port; false when it is not dom0's to touch. */
 bool dom0_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val);
 
-/* ---- CPUID and MSR policy: platform/cpuid.c ----------------------------------------------------- */
+/* ---- CPUID and MSR policy: platform/cpuid.c -----------------------------------------------------
+ */
 int cpuid_policy_init(struct domain *d);
 void cpuid_policy_free(struct domain *d);
 /* Boot: read the host's CPUID and derive what guests may see. After p2m_setup. */
@@ -173,6 +179,7 @@ int cpuid_featureset(unsigned index, uint32_t words[CPUID_FEATURE_WORDS]);
 uint64_t cpuid_xcr0_mask(const struct domain *d);
 bool cpuid_has(const struct domain *d, unsigned feature); /* XEN_X86_FEATURE_* */
 
-/* ---- PM: platform/vpmtmr.c -------------------------------------------------------------------- */
+/* ---- PM: platform/vpmtmr.c --------------------------------------------------------------------
+ */
 void vpmtmr_power_button(struct domain *d);
 void vpmtmr_sleep_button(struct domain *d);

@@ -13,7 +13,8 @@ static unsigned insn_length(struct vcpu *v)
     return svm_features & SVM_NRIP && b->next_rip ? (unsigned)(b->next_rip - b->rip) : 0;
 }
 
-/* ---- event delivery ----------------------------------------------------------------------------- */
+/* ---- event delivery -----------------------------------------------------------------------------
+ */
 static void arm_virq(struct svm_vcpu *s, int vector, bool ignore_tpr)
 {
     struct vmcb *b = s->vmcb;
@@ -25,8 +26,8 @@ static void arm_virq(struct svm_vcpu *s, int vector, bool ignore_tpr)
     s->virq_vector = vector;
 }
 
-/* Exceptions and NMIs go through EVENTINJ. The highest interrupt waits in V_IRQ, where the CPU holds
- * it until IF, the shadow and TPR allow: no window exit (APM 2, 15.21.4). */
+/* Exceptions and NMIs go through EVENTINJ. The highest interrupt waits in V_IRQ, where the CPU
+ * holds it until IF, the shadow and TPR allow: no window exit (APM 2, 15.21.4). */
 void svm_inject(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
@@ -111,7 +112,8 @@ static void note_interrupted_delivery(struct vcpu *v, struct svm_vcpu *s, uint64
     vcpu_kick(v, VWORK_EVENT);
 }
 
-/* ---- handlers ------------------------------------------------------------------------------------ */
+/* ---- handlers
+ * ------------------------------------------------------------------------------------ */
 static void on_interrupt(struct vcpu *v)
 {
     (void)v;
@@ -162,8 +164,8 @@ static void on_npf(struct vcpu *v)
     bool decoded = svm_features & SVM_DECODE;
     if (unlikely(err & BIT(33))) { /* on the walk of the guest's own page tables */
         if (p2m_fault(v, b->exit_info2, err & 2, false) != P2M_FAULT_RESOLVED)
-            domain_crash(v->domain, "d%uv%u: page table at guest-physical %lx is not RAM", v->domain->id, v->id,
-                         b->exit_info2);
+            domain_crash(v->domain, "d%uv%u: page table at guest-physical %lx is not RAM",
+                         v->domain->id, v->id, b->exit_info2);
         return;
     }
     exit_nested_fault(v, b->exit_info2, 0, false, err & 2, err & 16, b->insn,
@@ -209,7 +211,8 @@ static void on_shutdown(struct vcpu *v)
 
 static void on_iret(struct vcpu *v)
 {
-    /* The NMI handler is about to return; from here on another NMI may come (one early at worst). */
+    /* The NMI handler is about to return; from here on another NMI may come (one early at worst).
+     */
     struct svm_vcpu *s = svm_vcpu(v);
     s->nmi_masked = false;
     vmcb_clear_intercept(s->vmcb, ICPT_IRET);
@@ -285,25 +288,28 @@ void svm_dispatch(struct vcpu *v)
         handlers[code](v);
         return;
     }
-    domain_crash(v->domain, "d%uv%u: unexpected exit %lx (info %lx, %lx)", v->domain->id, v->id, code,
-                 b->exit_info1, b->exit_info2);
+    domain_crash(v->domain, "d%uv%u: unexpected exit %lx (info %lx, %lx)", v->domain->id, v->id,
+                 code, b->exit_info1, b->exit_info2);
 }
 
-/* ---- dump ---------------------------------------------------------------------------------------- */
+/* ---- dump
+ * ---------------------------------------------------------------------------------------- */
 void svm_dump(struct vcpu *v)
 {
-    static const char names[NR_SEGRS][5] = {"ES", "CS", "SS", "DS", "FS", "GS", "LDTR", "TR", "GDTR", "IDTR"};
+    static const char names[NR_SEGRS][5] = {"ES", "CS",   "SS", "DS",   "FS",
+                                            "GS", "LDTR", "TR", "GDTR", "IDTR"};
     struct vmcb *b = vmcb_of(v);
-    log_err("cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx cpl %u", b->cr0, b->cr2, b->cr3, b->cr4, b->efer,
-            b->cpl);
+    log_err("cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx cpl %u", b->cr0, b->cr2, b->cr3, b->cr4,
+            b->efer, b->cpl);
     for (unsigned i = 0; i < NR_SEGRS; i++) {
         struct segment g;
         svm_ops.get_segment(v, i, &g);
-        log_err("%4s %04x attr %03x limit %08x base %016lx", names[i], g.sel, g.attr, g.limit, g.base);
+        log_err("%4s %04x attr %03x limit %08x base %016lx", names[i], g.sel, g.attr, g.limit,
+                g.base);
     }
-    log_err("exit %lx info %lx %lx intinfo %lx inject %lx intctl %x vec %x shadow %lx asid %u", b->exit_code,
-            b->exit_info1, b->exit_info2, b->exit_int_info, b->event_inject, b->int_control, b->int_vector,
-            b->int_state, b->asid);
+    log_err("exit %lx info %lx %lx intinfo %lx inject %lx intctl %x vec %x shadow %lx asid %u",
+            b->exit_code, b->exit_info1, b->exit_info2, b->exit_int_info, b->event_inject,
+            b->int_control, b->int_vector, b->int_state, b->asid);
     log_err("dr6 %lx dr7 %lx pat %lx ncr3 %lx tsc_offset %lx", b->dr6, b->dr7, b->g_pat, b->n_cr3,
             b->tsc_offset);
 }

@@ -12,15 +12,15 @@ static uint8_t *msrpm;
 
 /* MSRs that VMRUN, VMLOAD or the vCPU switch make the guest's own. */
 static const uint32_t passed_msrs[] = {
-    MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR,         MSR_LSTAR,        MSR_CSTAR,
-    MSR_SYSCALL_MASK, MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
+    MSR_FS_BASE, MSR_GS_BASE,      MSR_KERNEL_GS_BASE, MSR_STAR,         MSR_LSTAR,
+    MSR_CSTAR,   MSR_SYSCALL_MASK, MSR_SYSENTER_CS,    MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
 };
 
 static void pass_msr(uint32_t msr)
 {
     unsigned base = msr >= 0xc0010000 ? 0x1000 : msr >= 0xc0000000 ? 0x800 : 0;
     unsigned bit = (msr & 0x1fff) * 2;
-    msrpm[base + bit / 8] &= (uint8_t)~(3u << (bit % 8));
+    msrpm[base + bit / 8] &= (uint8_t) ~(3u << (bit % 8));
 }
 
 void svm_permissions_init(void)

@@ -102,10 +102,31 @@ void svm_vcpu_reset(struct vcpu *v)
 }
 
 static const uint8_t always_intercepted[] = {
-    ICPT_INTR,    ICPT_NMI,    ICPT_SMI,    ICPT_INIT,   ICPT_CPUID, ICPT_RDPMC,   ICPT_INVD,
-    ICPT_HLT,     ICPT_INVLPGA, ICPT_IOIO,  ICPT_MSR,    ICPT_FERR_FREEZE, ICPT_SHUTDOWN, ICPT_VMRUN,
-    ICPT_VMMCALL, ICPT_VMLOAD, ICPT_VMSAVE, ICPT_STGI,   ICPT_CLGI,  ICPT_SKINIT,  ICPT_MONITOR,
-    ICPT_MWAIT,   ICPT_XSETBV, ICPT_EXCEPTION + EXC_AC,  ICPT_EXCEPTION + EXC_DB,
+    ICPT_INTR,
+    ICPT_NMI,
+    ICPT_SMI,
+    ICPT_INIT,
+    ICPT_CPUID,
+    ICPT_RDPMC,
+    ICPT_INVD,
+    ICPT_HLT,
+    ICPT_INVLPGA,
+    ICPT_IOIO,
+    ICPT_MSR,
+    ICPT_FERR_FREEZE,
+    ICPT_SHUTDOWN,
+    ICPT_VMRUN,
+    ICPT_VMMCALL,
+    ICPT_VMLOAD,
+    ICPT_VMSAVE,
+    ICPT_STGI,
+    ICPT_CLGI,
+    ICPT_SKINIT,
+    ICPT_MONITOR,
+    ICPT_MWAIT,
+    ICPT_XSETBV,
+    ICPT_EXCEPTION + EXC_AC,
+    ICPT_EXCEPTION + EXC_DB,
     ICPT_EXCEPTION + EXC_MC,
 };
 
@@ -166,8 +187,9 @@ static void svm_load(struct vcpu *v)
     s->clean = 0;
 }
 
-/* Quirk "xsetbv-not-intercepted" (QEMU TCG 7.2): the guest's XSETBV takes effect without an exit, so
- * our copy is read back from the CPU. On hardware it is what exit_xsetbv wrote. v is loaded here. */
+/* Quirk "xsetbv-not-intercepted" (QEMU TCG 7.2): the guest's XSETBV takes effect without an exit,
+ * so our copy is read back from the CPU. On hardware it is what exit_xsetbv wrote. v is loaded
+ * here. */
 void svm_quirk_reread_xcr0(struct vcpu *v)
 {
     if (host_xcr0)
@@ -182,7 +204,6 @@ static void svm_save(struct vcpu *v)
     fpu_save(v);
     __asm__ volatile("mov %%dr0, %0; mov %%dr1, %1; mov %%dr2, %2; mov %%dr3, %3"
                      : "=r"(s->dr[0]), "=r"(s->dr[1]), "=r"(s->dr[2]), "=r"(s->dr[3]));
-    rdmsr_safe(MSR_TSC_AUX, &v->tsc_aux);
 }
 
 /* A fresh ASID on this pCPU; when they run out, a new generation and one full flush. */
@@ -374,8 +395,9 @@ static void svm_set_dr(struct vcpu *v, unsigned dr, uint64_t val)
     else
         s->dr[dr & 3] = val;
     if (dr < 4 && state_is_loaded(v))
-        __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" ::"r"(s->dr[0]),
-                         "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]));
+        __asm__ volatile(
+            "mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" ::"r"(s->dr[0]),
+            "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]));
     s->clean &= ~CLEAN_DR;
 }
 
@@ -435,6 +457,11 @@ static int svm_set_msr(struct vcpu *v, uint32_t msr, uint64_t val)
     struct svm_vcpu *s = svm_vcpu(v);
     bool vmload_state;
     uint64_t *f = msr_field(s->vmcb, msr, &vmload_state);
+    if (msr == MSR_TSC_AUX) { /* v->tsc_aux has it */
+        if (state_is_loaded(v))
+            wrmsr_safe(msr, val);
+        return 0;
+    }
     if (!f)
         return -ENOENT;
     if (vmload_state && state_is_loaded(v))
