@@ -363,6 +363,7 @@ void vlapic_write(struct vcpu *v, unsigned offset, uint32_t val)
         break;
     case LAPIC_TPR:
         vlapic_set_tpr(v, (uint8_t)val);
+        atomic_or(&v->work, VWORK_EVENT); /* the next entry tells the CPU: CR8 is there */
         break;
     case LAPIC_ICR:
         *reg(l, LAPIC_ICR) = val & ICR_WRITABLE;

@@ -17,6 +17,8 @@ svm_enter:
         push r15
         push rsi
         push rdi                                ; on top: VMCB
+        sti                                     ; GIF is 0: for the guest's time. Not next to VMRUN: QEMU TCG
+                                                ; would take its shadow along and V_IRQ an instruction late
         mov rax, rsi
         mov rcx, GPR(1)
         mov rdx, GPR(2)
@@ -33,7 +35,6 @@ svm_enter:
         mov r14, GPR(14)
         mov r15, GPR(15)
         pop rax
-        sti
         vmrun
         cli
         mov rax, [rsp]                          ; regs
