@@ -141,8 +141,9 @@ void vcpu_wake(struct vcpu *v)
 void vcpu_kick(struct vcpu *v, uint32_t work)
 {
     atomic_or(&v->work, work);
-    if (work & (VWORK_EVENT | VWORK_CRASH) && READ_ONCE(v->block) & VBLOCK_HALTED) {
-        vcpu_unblock(v, VBLOCK_HALTED);
+    const uint32_t waits = VBLOCK_HALTED | VBLOCK_POLL;
+    if (work & (VWORK_EVENT | VWORK_CRASH) && READ_ONCE(v->block) & waits) {
+        vcpu_unblock(v, waits);
         return;
     }
     if (READ_ONCE(v->running) && v != this_cpu()->curr)

@@ -15,6 +15,7 @@
 #include "domain/dom0.h"
 #include "domain/exit.h"
 #include "domain/hvm.h"
+#include "domain/memory.h"
 #include "platform/platform.h"
 
 #define XSAVE_BYTES PAGE_SIZE
@@ -415,6 +416,8 @@ int domain_kill(struct domain *d)
         if (!atomic_cas(&d->dying, DOMAIN_ALIVE, DOMAIN_DYING))
             return -ESRCH;
         domain_pause(d);
+        physmap_lock(d); /* whoever was mapping into d has seen it die when this is ours */
+        physmap_unlock(d);
         sched_op_domain_destroy(d);
         for (unsigned i = 0; i < d->max_vcpus; i++) {
             struct vcpu *v = d->vcpu[i];
@@ -422,7 +425,6 @@ int domain_kill(struct domain *d)
                 continue;
             vcpu_op_destroy(v);
             platform_vcpu_destroy(v);
-            evtchn_unmap_vcpu_info(v);
         }
         platform_domain_destroy(d);
         ioreq_domain_destroy(d);

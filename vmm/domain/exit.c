@@ -35,6 +35,9 @@ bool vcpu_do_work(struct vcpu *v)
         }
     }
     if (work & VWORK_EVENT) {
+        /* The guest may have cleared its upcall: a line callback ends with it (EOI raises this). */
+        if (unlikely(v->domain->callback_via_asserted) && v->id == 0)
+            hvm_callback_update(v);
         if (v->halted) {
             if (!event_deliverable(v)) {
                 vcpu_block(v, VBLOCK_HALTED);

@@ -135,5 +135,8 @@ int hypercall_page_install(struct vcpu *v, uint64_t gpa)
 
 void domain_latch_shinfo(struct domain *d, bool is_32bit)
 {
+    if (d->has_32bit_shinfo == is_32bit)
+        return;
     d->has_32bit_shinfo = is_32bit;
+    pvtime_update_wallclock(d);
 }

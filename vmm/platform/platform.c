@@ -396,7 +396,7 @@ int platform_pending_interrupt(struct vcpu *v, enum intr_source *src)
     struct domain *d = v->domain;
     const struct platform *p = d->platform;
 
-    if (READ_ONCE(v->info->evtchn_upcall_pending) && !v->info->evtchn_upcall_mask &&
+    if (READ_ONCE(v->info->evtchn_upcall_pending) && /* the mask is for PV guests only */
         d->callback_via_type == HVM_PARAM_CALLBACK_TYPE_VECTOR && !v->upcall_vector) {
         *src = INTR_CALLBACK;
         return (int)(d->callback_via_data & 0xff);
