@@ -13,7 +13,7 @@ def refuses(pattern, name, timeout=40, **settings):
     for key, value in settings.items():
         setattr(machine, key, value)
     with machine.start(f"{BUILD}/tests/badinput.{name}.log") as console:
-        match = console.expect(r"[^\r\n]*(?i:" + pattern + r")[^\r\n]*\n", timeout)
+        match = console.expect(r"[^\r\n]*(?i:" + pattern + r")[^\r\n]*\r*\n", timeout)
         while console.read(2):
             pass
         after = [line for line in console.text[match.end():].replace("\r", "").split("\n") if line.strip()]
