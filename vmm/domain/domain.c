@@ -378,7 +378,8 @@ void domain_triple_fault(struct vcpu *v)
     struct segment idtr;
     hvm_ops->get_segment(v, SEGR_IDTR, &idtr);
     if (idtr.limit < 8 * (EXC_DF + 1) - 1) {
-        log_info("d%uv%u: triple fault without an IDT: a reset", v->domain->id, v->id);
+        log_err("d%uv%u: triple fault without an IDT: a reset", v->domain->id, v->id);
+        dump_vcpu(v);
         domain_shutdown(v->domain, (int)v->domain->hvm_params[HVM_PARAM_TRIPLE_FAULT_REASON]);
         return;
     }
