@@ -164,6 +164,14 @@ long hypercall_missing(struct vcpu *v, const char *group, unsigned op, long err)
     (void)v, (void)group, (void)op;
     return err;
 }
+/* Closing the emulator's end of a hypervisor port tells the ioreq servers. */
+static unsigned emulators_closed;
+void ioreq_emulator_closed(struct vcpu *v)
+{
+    (void)v;
+    emulators_closed++;
+}
+
 void vcpu_kick(struct vcpu *v, uint32_t work)
 {
     assert_int_equal(work, VWORK_EVENT);
@@ -597,7 +605,14 @@ static void basics_with(bool layout32, bool fifo)
     evtchn_notify_xen_port(&domains[1], (unsigned)x);
     assert_true(guest_pending(0, (unsigned)y));
     check_symmetric();
+    /* An emulator that closes its end is gone, as when its process is killed; it can bind again. */
+    emulators_closed = 0;
+    assert_int_equal(close_op(0, (unsigned)y), 0);
+    assert_int_equal(emulators_closed, 1);
+    y = bind_interdomain(0, 1, (unsigned)x);
+    assert_true(y > 0);
     evtchn_free_xen_port(&domains[1], (unsigned)x);
+    assert_int_equal(emulators_closed, 1);
     assert_int_equal(state_of(0, (unsigned)y), EVTCHNSTAT_unbound);
 
     /* VIRQs. */

@@ -6,6 +6,7 @@
  * told in evtchn.h.
  */
 #include "domain/evtchn.h"
+#include "platform/platform.h"
 
 #include "core/errno.h"
 #include "core/print.h"
@@ -229,10 +230,12 @@ static void unlock_domains(struct domain *a, struct domain *b)
         spin_unlock(&b->evtchn->lock);
 }
 
-/* The far end of chn goes back to waiting for d. Holds both domains' locks and chn->lock. */
-static void disconnect(struct domain *d, struct evtchn *chn)
+/* The far end of chn goes back to waiting for d. Returns the vCPU of a far end that is Ringfence's
+ * own, else NULL. Holds both domains' locks and chn->lock. */
+static struct vcpu *disconnect(struct domain *d, struct evtchn *chn)
 {
     struct evtchn *far = evtchn_get(chn->peer, chn->peer_port);
+    struct vcpu *ours = far->xen_fn ? chn->peer->vcpu[far->vcpu] : NULL;
 
     if (far != chn)
         spin_lock(&far->lock);
@@ -242,6 +245,7 @@ static void disconnect(struct domain *d, struct evtchn *chn)
     far->peer_port = 0;
     if (far != chn)
         spin_unlock(&far->lock);
+    return ours;
 }
 
 /* Close d's port. 0 or -EINVAL: not in use, or the hypervisor's and the guest asks. No locks held.
@@ -250,6 +254,7 @@ static int close_port(struct domain *d, unsigned port, bool by_guest)
 {
     struct evtchn *chn = evtchn_get(d, port);
     struct domain *peer = NULL; /* referenced */
+    struct vcpu *bereft = NULL;
     int rc = -EINVAL;
 
     if (!chn)
@@ -270,12 +275,14 @@ static int close_port(struct domain *d, unsigned port, bool by_guest)
     if (chn->state != EVTCHNSTAT_closed && !(by_guest && chn->xen_fn)) {
         spin_lock(&chn->lock);
         if (chn->state == EVTCHNSTAT_interdomain)
-            disconnect(d, chn);
+            bereft = disconnect(d, chn);
         shut_port(d, chn, port);
         spin_unlock(&chn->lock);
         rc = 0;
     }
     unlock_domains(d, peer);
+    if (bereft && bereft->domain == peer)
+        ioreq_emulator_closed(bereft);
     if (peer)
         domain_put(peer);
     return rc;

@@ -326,3 +326,13 @@ uint32_t ioreq_cf8_read(struct vcpu *v)
 {
     return v->domain->ioreq ? READ_ONCE(v->domain->ioreq->cf8) : ~0u;
 }
+
+void ioreq_emulator_closed(struct vcpu *v)
+{
+    struct domain *d = v->domain;
+
+    if (READ_ONCE(d->systemcontroller_pauses) || READ_ONCE(d->shutting_down) ||
+        READ_ONCE(d->dying) != DOMAIN_ALIVE)
+        return;
+    domain_crash(d, "its device model is gone");
+}

@@ -125,6 +125,9 @@ enum ioreq_result ioreq_send(struct vcpu *v, ioreq_t *p, bool buffered);
 /* The answer to v's outstanding synchronous request, once; false while there is none. */
 bool ioreq_take_response(struct vcpu *v, ioreq_t *out);
 bool ioreq_outstanding(struct vcpu *v);
+/* The emulator closed its end of v's event channel. When the tools have not paused the domain, the
+ * emulator died under a running guest, which cannot go on: it is shut down as crashed. No locks. */
+void ioreq_emulator_closed(struct vcpu *v);
 /* To all servers of d (timeoffset, invalidate); no answer awaited. */
 void ioreq_broadcast(struct domain *d, ioreq_t *p);
 /* d's map of its RAM changed: device models shall drop their mappings of it before they serve d's

@@ -6,7 +6,8 @@
 
 #define HALF_RANGE_SHIFT 31 /* TMR_STS: the top bit of the 32-bit counter changed */
 #define STS_WRITABLE     (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_WAK)
-#define EN_WRITABLE      (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN)
+#define PM1_RTC          (1u << 10) /* alarm: enabled by guests, never raised */
+#define EN_WRITABLE      (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
 
 static struct vpmtmr *pm_of(const struct domain *d)
 {
