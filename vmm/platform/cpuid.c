@@ -144,8 +144,10 @@ static struct cpuid_leaf xen_leaf(struct vcpu *v, uint32_t i, uint32_t sub)
     case 4:
         if (sub)
             return nothing;
-        return (struct cpuid_leaf){XEN_HVM_CPUID_VCPU_ID_PRESENT | XEN_HVM_CPUID_DOMID_PRESENT |
-                                       XEN_HVM_CPUID_UPCALL_VECTOR,
+        /* XEN_HVM_CPUID_UPCALL_VECTOR is not shown, though HVMOP_set_evtchn_upcall_vector works:
+         * a vector through the LAPIC costs the guest an EOI, an exit as long as there is no AVIC
+         * or APICv; the callback vector does not. */
+        return (struct cpuid_leaf){XEN_HVM_CPUID_VCPU_ID_PRESENT | XEN_HVM_CPUID_DOMID_PRESENT,
                                    v->id, v->domain->id, 0};
     default:
         return nothing;
