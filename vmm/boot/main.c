@@ -23,6 +23,7 @@
 #define IMAGE_OFFSET 0x100000ULL
 #define POLL_NS      (20 * NS_PER_MS)
 #define MIN_RAM      (64ULL << 20)
+#define MIN_HEAP     (16ULL << 20)
 
 extern char image_start[], image_end[], boot_stack[];
 void relocate_image(void *dst, const void *src, size_t bytes, uint64_t cr3);
@@ -206,6 +207,8 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     if (e820_dom0(&host_e820, want, &dom0_map))
         refuse("not enough memory for dom0_mem=");
     heap_init(&dom0_map);
+    if (heap_free_pages() * PAGE_SIZE < MIN_HEAP)
+        refuse("dom0_mem= leaves it less than 16 MiB of memory");
     log_info("%lu MiB RAM, %lu MiB for dom0, %lu MiB free", available >> 20, want >> 20,
              heap_free_pages() >> 8);
 
