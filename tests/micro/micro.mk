@@ -5,7 +5,7 @@ MICRO_32    := $(filter prot hyper32,$(basename $(notdir $(wildcard $(MICRO)/*.c
 MICRO_64    := $(filter-out lib $(MICRO_32),$(basename $(notdir $(wildcard $(MICRO)/*.c))))
 MICRO_IMG   := $(patsubst %,build/micro/%.img,real $(MICRO_32) $(MICRO_64))
 MICRO_CFLAGS := -std=gnu11 -O1 -g -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector \
-                -fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only -fno-builtin
+                -fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only -fno-builtin -D__XEN_INTERFACE_VERSION__=0x00040e00
 MICRO_M32   := -m32 -march=i686
 MICRO_M64   := -m64 -mno-red-zone -mcmodel=small
 
