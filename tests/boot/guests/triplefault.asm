@@ -1,8 +1,14 @@
 ; triplefault.asm: a boot sector that says so on the serial port, then triple-faults.
 bits 16
 org 0x7c00
+    mov ax, 0x2000
+    mov es, ax
     xor ax, ax
     mov ds, ax
+    xor di, di
+    mov cx, 0x400
+    cld
+    rep stosw
     mov si, text
 next:
     lodsb
@@ -13,14 +19,14 @@ next:
     jmp next
 fault:
     cli
-    lidt [none]
+    lidt [idt]              ; of zeroes: no gate is present (an empty one would mean: reset me)
     mov eax, cr0
     or al, 1
-    mov cr0, eax            ; protected mode without a valid IDT: the first exception is the last
+    mov cr0, eax            ; the first exception is the last
     int3
     hlt
 text db 'TRIPLE-FAULT NEXT', 13, 10, 0
-none dw 0
-     dd 0
+idt dw 0x7ff
+    dd 0x20000
 times 510-($-$$) db 0
 dw 0xaa55
