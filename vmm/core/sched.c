@@ -17,6 +17,7 @@
 #include "platform/platform.h"
 
 #define SLICE_NS (10 * NS_PER_MS)
+#define LEAST_NS (500 * NS_PER_US) /* no vCPU is interrupted for a woken one before */
 
 static struct timer slice_timer[MAX_CPUS];
 
@@ -129,7 +130,12 @@ void vcpu_wake(struct vcpu *v)
         struct cpu *c = cpus[v->cpu];
         runstate_change(v, RUNSTATE_runnable);
         enqueue(rq, v, true);
-        if (!c->curr || c->curr->slice_end_ns < now_ns() + SLICE_NS / 2)
+        /* A vCPU that waited goes first: what runs there gives way once it had its least. */
+        struct vcpu *curr = READ_ONCE(c->curr);
+        uint64_t now = now_ns();
+        if (curr && now >= curr->slice_end_ns - SLICE_NS + LEAST_NS)
+            WRITE_ONCE(curr->slice_end_ns, now);
+        if (!curr || now >= curr->slice_end_ns)
             cpu_raise(c, SOFTIRQ_SCHED);
         poke = c->curr != NULL;
     }
