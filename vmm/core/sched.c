@@ -317,8 +317,10 @@ static void schedule(struct cpu *c)
     spin_lock(&c->rq.lock);
     if (prev && vcpu_runnable(prev) && allowed(prev, c->id) &&
         (now < prev->slice_end_ns || !c->rq.count)) {
-        if (now >= prev->slice_end_ns)
+        if (now >= prev->slice_end_ns) { /* nobody waits now, but somebody may at its end */
             prev->slice_end_ns = now + SLICE_NS;
+            timer_set(&slice_timer[c->id], prev->slice_end_ns);
+        }
         spin_unlock(&c->rq.lock);
         return;
     }

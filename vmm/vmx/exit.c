@@ -336,7 +336,8 @@ static void on_ept_misconfiguration(struct vcpu *v)
 
 static void on_task_switch(struct vcpu *v)
 {
-    crash_with_fields(v, "hardware task switches are not emulated");
+    if (vmx_task_switch(v))
+        crash_with_fields(v, "a hardware task switch cannot reach its tables");
 }
 
 void vmx_entry_refused(struct vcpu *v)

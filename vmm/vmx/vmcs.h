@@ -279,6 +279,8 @@ void vmx_inject(struct vcpu *v);
 void vmx_entry_refused(struct vcpu *v);
 void vmx_dump(struct vcpu *v);
 
+int vmx_task_switch(struct vcpu *v);
+
 void vmx_permissions_init(void);
 paddr_t vmx_io_bitmap(unsigned half);
 paddr_t vmx_msr_bitmap(void);
