@@ -4,6 +4,7 @@
 #include "core/sched.h"
 #include "core/string.h"
 #include "domain/exit.h"
+#include "domain/pvtime.h"
 #include "platform/platform.h"
 
 /* INIT and SIPI only leave a request: v carries it out itself, so that two vCPUs that send each
@@ -58,6 +59,8 @@ void vcpu_start_requested(struct vcpu *v)
         hvm_ops->set_segment(v, SEGR_CS, &cs);
         v->regs.rip = 0;
         v->sipi_page = -1;
+        hvm_ops->set_tsc_offset(v, v->domain->vcpu[0]->tsc_offset); /* one time for all, as Xen */
+        pvtime_update_vcpu(v);
     }
 }
 
