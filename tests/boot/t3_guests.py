@@ -100,7 +100,7 @@ def qemu_killed(s):
     time.sleep(1)
     console.send("\r")
     console.expect(harness.GUEST_PROMPT, 60, settle=0.3)
-    console.command("while sleep 1; do dd if=/dev/port bs=1 skip=1021 count=1 of=/dev/null 2>/dev/null; done &")
+    console.command("while sleep 1; do dd if=/dev/port bs=1 skip=1021 count=1 of=/dev/null 2>/dev/null; done & true")
     s.leave()
     s.run(f"pkill -9 -f -- '-xen-domid {domid} '")
     deadline = time.monotonic() + 60
