@@ -146,6 +146,10 @@ void trap_dispatch(struct trap_frame *f)
         c->nmi_pending = true;
         return;
     }
+    if (f->vector == 1) { /* we never step or watch: a guest's own, that Bochs' SVM lets out of VMRUN */
+        f->rflags &= ~(uint64_t)0x100;
+        return;
+    }
     for (struct fixup *x = fixup_start; x < fixup_end; x++) {
         if (x->fault == f->rip) {
             f->rip = x->resume;
