@@ -512,7 +512,7 @@ static void own_frames(void **state)
             add(v, DOMID_SELF, XENMAPSPACE_grant_table, XENMAPIDX_grant_table_status, g, 0),
             -EINVAL);
         assert_int_equal(add(v, DOMID_SELF, XENMAPSPACE_shared_info, 0, NR_GFNS, 0), -EINVAL);
-        assert_int_equal(add(v, DOMID_SELF, XENMAPSPACE_dev_mmio, 0, g, 0), -EOPNOTSUPP);
+        assert_int_equal(add(v, DOMID_SELF, XENMAPSPACE_dev_mmio, 0, g, 0), -EINVAL);
         assert_int_equal(add(v, DOMID_SELF, XENMAPSPACE_gmfn_foreign, 0, g, 0), -ENOSYS);
         assert_int_equal(add(v, 0, XENMAPSPACE_shared_info, 0, g, 0), -EPERM);
         fail_set_after = 0;

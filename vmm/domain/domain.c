@@ -74,10 +74,14 @@ int domain_resolve(struct vcpu *caller, domid_t id, struct domain **out)
         *out = self;
         return 0;
     }
-    if (!self->privileged && self->target != id)
-        return -EPERM;
     *out = domain_get(id);
-    return *out ? 0 : -ESRCH;
+    if (!*out)
+        return -ESRCH;
+    if (self->privileged || self->target == id)
+        return 0;
+    domain_put(*out);
+    *out = NULL;
+    return -EPERM;
 }
 
 /* ---- creation

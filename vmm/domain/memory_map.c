@@ -109,7 +109,7 @@ static int add_one(struct domain *d, unsigned space, struct domain *foreign, uin
     case XENMAPSPACE_gmfn_foreign:
         return foreign ? map_foreign(d, foreign, idx, gpfn) : -EINVAL;
     default:
-        return -EOPNOTSUPP;
+        return -EINVAL;
     }
 }
 

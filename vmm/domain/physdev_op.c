@@ -55,7 +55,7 @@ long do_physdev_op(struct vcpu *v, const uint64_t arg[6])
     uint64_t gva = guest_addr(v, arg[1]);
 
     if (!v->domain->is_dom0) /* no PIRQs are offered (XENFEAT_hvm_pirqs) */
-        return hypercall_missing(v, "physdev_op of a guest", op, -EOPNOTSUPP);
+        return hypercall_missing(v, "physdev_op of a guest", op, -ENOSYS);
     switch (op) {
     case PHYSDEVOP_eoi:
         return eoi(gva);
@@ -81,6 +81,6 @@ long do_physdev_op(struct vcpu *v, const uint64_t arg[6])
     case PHYSDEVOP_dbgp_op:
         return dbgp(gva);
     default: /* map_pirq, unmap_pirq, get_free_pirq, pirq_eoi_gmfn, and PV's own */
-        return hypercall_missing(v, "physdev_op", op, -EOPNOTSUPP);
+        return hypercall_missing(v, "physdev_op", op, -ENOSYS);
     }
 }
