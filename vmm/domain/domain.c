@@ -16,6 +16,7 @@
 #include "domain/exit.h"
 #include "domain/hvm.h"
 #include "domain/memory.h"
+#include "domain/pvtime.h"
 #include "platform/platform.h"
 
 #define XSAVE_BYTES PAGE_SIZE
@@ -184,6 +185,7 @@ static int shared_info_init(struct domain *d)
         return -ENOMEM;
     d->shared_info_page = pg;
     d->shared_info = page_to_virt(pg);
+    pvtime_update_wallclock(d);
     page_share_with_domain(pg, d);
     return 0;
 }
