@@ -185,6 +185,38 @@ class Session:
                  "[ \"$exit_ok\" ] && break; sleep 1; done; [ \"$exit_ok\" ]; r=$?; exit_ok=; (exit $r)")
 
 
+def attempt(test, session):
+    """One try; the reason why it failed, or None."""
+    try:
+        if session:
+            test(session)
+        else:
+            test()
+        return None
+    except (Failure, Timeout, OSError, subprocess.SubprocessError) as error:
+        reason = str(error)
+        if session and session.console and "last line seen" not in reason:
+            reason += f" (last line seen: {session.console.last_line()})"
+        return reason
+
+
+def run_test(test, name, session, report):
+    """Run a test; one that fails gets a second try on a fresh state, and both tries are shown."""
+    started = time.monotonic()
+    reason = attempt(test, session)
+    if reason is not None:
+        if session:
+            session.recover()
+        print(f"# {name}: first try failed: {reason}", flush=True)
+        reason = attempt(test, session)
+        if reason is not None and session:
+            session.recover()
+    if reason is None:
+        report.ok(name, time.monotonic() - started)
+    else:
+        report.fail(name, reason)
+
+
 def run_file(path, report, only=()):
     """Run the tests of a scenario file."""
     spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
@@ -195,21 +227,7 @@ def run_file(path, report, only=()):
         return
     session = module.session() if hasattr(module, "session") else None
     for test in tests:
-        started = time.monotonic()
-        name = f"{spec.name}: {test.__name__}"
-        try:
-            if session:
-                test(session)
-            else:
-                test()
-            report.ok(name, time.monotonic() - started)
-        except (Failure, Timeout, OSError, subprocess.SubprocessError) as error:
-            reason = str(error)
-            if session and session.console and "last line seen" not in reason:
-                reason += f" (last line seen: {session.console.last_line()})"
-            report.fail(name, reason)
-            if session:
-                session.recover()
+        run_test(test, f"{spec.name}: {test.__name__}", session, report)
     if session:
         session.close()
 

@@ -269,7 +269,19 @@ class Console:
         """From dom0's shell to the guest's console; waits for a pattern there (its shell by default)."""
         self.mark = len(self.text)
         self.send(f"xl console {guest}\r")
-        self.expect(pattern or GUEST_PROMPT, timeout, settle=0 if pattern else 0.3)
+        if pattern:
+            self.expect(pattern, timeout)
+            return
+        # A shell that was there before its console was attached says nothing until it is asked.
+        deadline = time.monotonic() + timeout * slowness()
+        while True:
+            try:
+                self.expect(GUEST_PROMPT, 20, settle=0.3)
+                return
+            except Timeout:
+                if self.ended or time.monotonic() > deadline:
+                    raise
+                self.send("\r")
 
     def detach(self):
         """From a guest's console to dom0's shell. xl takes Ctrl-] only when it comes alone."""
