@@ -91,6 +91,8 @@ static void vcpu_free(struct vcpu *v)
 {
     if (!v)
         return;
+    vcpu_op_destroy(v); /* no timer may be queued in memory that is given back */
+    platform_vcpu_destroy(v);
     mmio_vcpu_free(v);
     msr_vcpu_free(v);
     ioreq_vcpu_destroy(v);
@@ -158,6 +160,9 @@ fail:
 
 static void domain_free(struct domain *d)
 {
+    sched_op_domain_destroy(d);
+    if (d->platform)
+        platform_domain_destroy(d);
     for (unsigned i = 0; i < MAX_VCPUS_PER_DOMAIN; i++)
         vcpu_free(d->vcpu[i]);
     grant_table_free(d);
