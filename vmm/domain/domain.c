@@ -177,7 +177,16 @@ static void domain_free(struct domain *d)
 
 void domain_put(struct domain *d)
 {
-    if (atomic_sub(&d->refs, 1))
+    uint32_t left = atomic_sub(&d->refs, 1);
+    /* A dead domain's last reference may be that of its own grant frames: each mapping of a grant
+     * holds one more, so nobody uses the table now, and it goes with its frames. */
+    if (left == 1 && d->dying == DOMAIN_DEAD && d->grants && d->tot_pages + d->xenheap_pages) {
+        domain_hold(d);
+        grant_table_free(d);
+        domain_put(d);
+        return;
+    }
+    if (left)
         return;
     ASSERT(!d->tot_pages && !d->xenheap_pages);
     domain_free(d);
