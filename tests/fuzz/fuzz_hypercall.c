@@ -128,6 +128,10 @@ struct domain *page_owner(const struct page_info *pg)
 {
     return pg->owner ? &domains[pg->owner - 1] : NULL;
 }
+void ioreq_invalidate(struct domain *d)
+{
+    (void)d;
+}
 bool page_get(struct page_info *pg, const struct domain *d)
 {
     if (!pg->refs || (d && page_owner(pg) != d))

@@ -24,6 +24,13 @@ static unsigned fail_set_after, fail_alloc_after; /* how many succeed still; ~0:
 static unsigned fail_set_at;                      /* only this one from now fails */
 static uint64_t used_frames;
 
+/* Device models told that a domain's map changed. */
+static unsigned invalidated[ARRAY_SIZE(domains)];
+void ioreq_invalidate(struct domain *d)
+{
+    invalidated[d - domains]++;
+}
+
 /* ---- frames
  * ----------------------------------------------------------------------------------------- */
 struct domain *page_owner(const struct page_info *pg)
@@ -306,7 +313,9 @@ static void populate_width(bool compat)
     /* Again at the same place: the old frames are given up. */
     assert_int_equal(reserve(v, XENMEM_populate_physmap, gfns, 4, 0, 1), 4);
     assert_int_equal(used_frames, before + 4);
+    unsigned told = invalidated[v->domain - domains];
     assert_int_equal(reserve(v, XENMEM_decrease_reservation, gfns, 4, 0, 1), 4);
+    assert_int_equal(invalidated[v->domain - domains], told + 1);
     assert_int_equal(used_frames, before);
     assert_int_equal(domains[1].tot_pages, 0);
 }

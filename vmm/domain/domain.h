@@ -108,7 +108,6 @@ struct vcpu {
     bool halted;         /* executed HLT: goes on only with a deliverable event */
     bool init_requested; /* INIT came: reset before anything else */
     int sipi_page;       /* SIPI's start page, -1 for none */
-    uint64_t cr2_inject;
 
     /* ABI. */
     bool compat;            /* the hypercall under way uses 32-bit layouts */

@@ -11,6 +11,7 @@
 #include "core/print.h"
 #include "domain/compat.h"
 #include "domain/memory.h"
+#include "platform/platform.h"
 
 static gfn_t gfn_limit(void)
 {
@@ -454,6 +455,14 @@ static long pod_target(struct vcpu *v, uint64_t gva)
     return copy_to_guest(gva, buf, bytes);
 }
 
+/* What the caller may have had mapped in its own domain is gone: device models must not go on with
+ * their mappings of it. Passes rc on; a failed or unfinished call may have changed some pages too. */
+static long map_shrank(struct vcpu *v, long rc)
+{
+    ioreq_invalidate(v->domain);
+    return rc;
+}
+
 /* The memory_op hypercall: (operation and continuation point, pointer to its structure). */
 long do_memory_op(struct vcpu *v, const uint64_t arg[6])
 {
@@ -463,9 +472,10 @@ long do_memory_op(struct vcpu *v, const uint64_t arg[6])
 
     switch (op) {
     case XENMEM_increase_reservation:
-    case XENMEM_decrease_reservation:
     case XENMEM_populate_physmap:
         return reservation_op(v, op, gva, at);
+    case XENMEM_decrease_reservation:
+        return map_shrank(v, reservation_op(v, op, gva, at));
     case XENMEM_maximum_ram_page:
         return (long)max_mfn;
     case XENMEM_current_reservation:
@@ -473,11 +483,11 @@ long do_memory_op(struct vcpu *v, const uint64_t arg[6])
     case XENMEM_maximum_gpfn:
         return domain_question(v, op, gva);
     case XENMEM_add_to_physmap:
-        return memory_add_to_physmap(v, gva);
+        return map_shrank(v, memory_add_to_physmap(v, gva));
     case XENMEM_add_to_physmap_batch:
         return memory_add_to_physmap_batch(v, gva, at);
     case XENMEM_remove_from_physmap:
-        return memory_remove_from_physmap(v, gva);
+        return map_shrank(v, memory_remove_from_physmap(v, gva));
     case XENMEM_memory_map:
         return memory_get_map(v, gva);
     case XENMEM_machine_memory_map:

@@ -8,6 +8,7 @@
 #include "core/print.h"
 #include "core/string.h"
 #include "domain/compat.h"
+#include "domain/hvm.h"
 #include "platform/ioreq.h"
 
 #define BUFS_MAX 2 /* no operation takes more */
@@ -135,7 +136,7 @@ static long set_pending_event(struct vcpu *v, const struct xen_dm_op_inject_even
     if (type == XEN_DMOP_EVENT_hw_exc && a->vector >= 32)
         return -EINVAL;
     if (type == XEN_DMOP_EVENT_hw_exc && a->vector == 14)
-        v->cr2_inject = a->cr2;
+        hvm_ops->set_cr(v, 2, a->cr2);
     v->inject.type = type;
     v->inject.vector = a->vector;
     v->inject.insn_bytes = a->insn_len;
