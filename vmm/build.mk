@@ -18,6 +18,7 @@ vmm: build/ringfence
 build/vmm/%.o: vmm/%.c vmm/build.mk
 	@mkdir -p $(@D)
 	@echo "  CC $<"; $(VMM_CC) $(VMM_CFLAGS) -MMD -MP -c $< -o $@
+build/vmm/svm/enter.asm.o build/vmm/vmx/enter.asm.o: vmm/core/gprs.inc
 build/vmm/%.asm.o: vmm/%.asm vmm/build.mk
 	@mkdir -p $(@D)
 	@$(VMM_NASM) -f elf64 -g -F dwarf $< -o $@

@@ -20,7 +20,6 @@ enum softirq {                    /* bits of cpu->work, looked at by the exit an
                SOFTIRQ_TIMER = 2, /* run expired timers */
                SOFTIRQ_STOP = 4,  /* halt: panic or reboot */
                SOFTIRQ_FLUSH_STATE = 8, /* save the lazily held vCPU state */
-               SOFTIRQ_KEY = 16,        /* console input waits */
 };
 
 struct timer_heap {
@@ -49,7 +48,6 @@ struct cpu {
     struct timer_heap timers;
     uint64_t idle_ns; /* accumulated */
     uint64_t nmi_count;
-    bool nmi_pending;
 };
 
 extern struct cpu *cpus[MAX_CPUS];

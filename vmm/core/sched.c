@@ -148,7 +148,7 @@ void vcpu_kick(struct vcpu *v, uint32_t work)
 {
     atomic_or(&v->work, work);
     const uint32_t waits = VBLOCK_HALTED | VBLOCK_POLL;
-    if (work & (VWORK_EVENT | VWORK_CRASH) && READ_ONCE(v->block) & waits) {
+    if (work & VWORK_EVENT && READ_ONCE(v->block) & waits) {
         vcpu_unblock(v, waits);
         return;
     }

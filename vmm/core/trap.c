@@ -110,13 +110,6 @@ int trap_alloc_vector(irq_fn *fn, unsigned data)
     return found;
 }
 
-void trap_free_vector(uint8_t vector)
-{
-    spin_lock(&irq_table_lock);
-    irq_table[vector].fn = NULL;
-    spin_unlock(&irq_table_lock);
-}
-
 static void __noreturn trap_fatal(struct trap_frame *f)
 {
     console_set_levels(LOG_DEBUG, LOG_DEBUG);
@@ -143,7 +136,6 @@ void trap_dispatch(struct trap_frame *f)
     }
     if (f->vector == 2) {
         c->nmi_count++;
-        c->nmi_pending = true;
         return;
     }
     if (f->vector == 1) { /* we never step or watch: a guest's own, that Bochs' SVM lets out of VMRUN */

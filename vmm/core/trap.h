@@ -24,7 +24,6 @@ typedef void irq_fn(unsigned data);
 void trap_set_irq(uint8_t vector, irq_fn *fn, unsigned data);
 /* A free device vector, or -ENOSPC. */
 int trap_alloc_vector(irq_fn *fn, unsigned data);
-void trap_free_vector(uint8_t vector);
 
 /* MSR access that may fault: 0, or -EFAULT on #GP. */
 int rdmsr_safe(uint32_t msr, uint64_t *val);

@@ -298,13 +298,6 @@ void vcpu_pause(struct vcpu *v)
     vcpu_sleep_sync(v);
 }
 
-void vcpu_pause_nosync(struct vcpu *v)
-{
-    atomic_add(&v->pause_count, 1);
-    if (READ_ONCE(v->running))
-        cpu_raise(cpus[v->cpu], SOFTIRQ_SCHED);
-}
-
 void vcpu_unpause(struct vcpu *v)
 {
     if (!atomic_sub(&v->pause_count, 1))
@@ -520,9 +513,7 @@ void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info)
     info->ssidref = d->ssidref;
     info->cpupool = d->cpupool;
     memcpy(info->handle, d->handle, sizeof(d->handle));
-    enum p2m_type t;
     info->shared_info_frame = d->shared_info ? virt_to_mfn(d->shared_info) : INVALID_MFN;
-    (void)t;
     info->gpaddr_bits = (uint8_t)p2m_gpa_bits;
     info->arch_config.emulation_flags = d->emulation_flags;
 }

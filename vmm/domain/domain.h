@@ -61,7 +61,6 @@ enum vcpu_work {
     VWORK_EVENT = 1,     /* look for an interrupt or NMI to deliver */
     VWORK_IOREQ = 2,     /* a device model answered or must be waited for */
     VWORK_FLUSH_TLB = 4, /* take a new ASID/VPID */
-    VWORK_CRASH = 8,     /* domain is being shut down: do not enter */
     VWORK_RESET = 16,    /* state was set from outside (INIT-SIPI, setvcpucontext) */
 };
 
@@ -127,7 +126,6 @@ struct vcpu {
     uint32_t poll_port; /* SCHEDOP_poll: 0 none, otherwise the port, or ~0 for several */
     bool initialised;   /* has a register state to start from (VCPUOP_initialise, SIPI, tools) */
     uint32_t nr_events_delivered;
-    bool upcall_pending_kick;
 
     struct vlapic *vlapic;
     struct vcpu_msrs *msrs; /* MTRRs, platform/msr.c */
@@ -180,9 +178,8 @@ struct domain {
     uint32_t callback_via_data; /* vector, GSI, or INTx dev/pin */
     bool callback_via_asserted;
     uint64_t hypercall_gpa;
-    struct xen_foreign_memory_map *memory_map; /* XENMEM_set_memory_map, see domain/memory.c */
     uint32_t memory_map_entries;
-    struct e820entry *memory_map_table;
+    struct e820entry *memory_map_table; /* XENMEM_set_memory_map */
     uint64_t time_offset_seconds;
     uint32_t tsc_mode, tsc_incarnation;
     uint64_t tsc_khz, tsc_elapsed_ns;
@@ -220,7 +217,6 @@ int domain_resolve(struct vcpu *caller, domid_t id, struct domain **out);
 void domain_pause(struct domain *d);
 void domain_unpause(struct domain *d);
 void vcpu_pause(struct vcpu *v);
-void vcpu_pause_nosync(struct vcpu *v);
 void vcpu_unpause(struct vcpu *v);
 
 /* Shut down: stop all vCPUs, raise VIRQ_DOM_EXC in dom0. For dom0, reboots or halts the machine. */
