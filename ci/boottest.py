@@ -153,7 +153,7 @@ class Session:
         """Type a line at the guest's shell that ends the guest, and come back to dom0's."""
         console = self.dom0()
         console.mark = len(console.text)
-        console.send(f"xl console {name}\r")
+        console.send(f"xl console -t serial {name}\r")
         time.sleep(1)
         console.send("\r")
         console.expect(harness.GUEST_PROMPT, 60, settle=0.3)
@@ -168,7 +168,7 @@ class Session:
         """The guest's shell, which must be there, answers."""
         console = self.dom0()
         console.mark = len(console.text)
-        console.send(f"xl console {name}\r")
+        console.send(f"xl console -t serial {name}\r")
         time.sleep(1)
         console.send("\r")
         console.expect(harness.GUEST_PROMPT, timeout, settle=0.3)

@@ -268,7 +268,9 @@ class Console:
     def attach(self, guest, pattern=None, timeout=240):
         """From dom0's shell to the guest's console; waits for a pattern there (its shell by default)."""
         self.mark = len(self.text)
-        self.send(f"xl console {guest}\r")
+        # The type is said: while libxl still builds a guest it takes the guest for a PV one, and "xl console" would
+        # end up on the PV console, where an HVM guest says nothing.
+        self.send(f"xl console -t serial {guest}\r")
         if pattern:
             self.expect(pattern, timeout)
             return

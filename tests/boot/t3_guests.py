@@ -96,7 +96,7 @@ def qemu_killed(s):
         domid = s.domid("cd")
     # It reads a port of its device model's, the UART's, every second from now on.
     console = s.dom0()
-    console.send("xl console cd\r")
+    console.send("xl console -t serial cd\r")
     time.sleep(1)
     console.send("\r")
     console.expect(harness.GUEST_PROMPT, 60, settle=0.3)
