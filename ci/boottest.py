@@ -139,9 +139,9 @@ class Session:
 
     def wait_gone(self, name, timeout=60):
         """Wait until no domain has this name."""
-        deadline = time.monotonic() + timeout * harness.slowness()
+        clock = self.dom0().clock()
         while self.domid(name) is not None:
-            check(time.monotonic() < deadline, f"domain {name} is still there (state {self.state(name)})")
+            check(clock.seconds() < timeout * harness.slowness(), f"domain {name} is still there (state {self.state(name)})")
             time.sleep(2)
 
     def shell(self, name, timeout=240):
@@ -153,7 +153,7 @@ class Session:
         """Type a line at the guest's shell that ends the guest, and come back to dom0's."""
         console = self.dom0()
         console.mark = len(console.text)
-        console.send(f"xl console -t serial {name}\r")
+        console.send(f"xl console {name}\r")
         time.sleep(1)
         console.send("\r")
         console.expect(harness.GUEST_PROMPT, 60, settle=0.3)
@@ -168,7 +168,7 @@ class Session:
         """The guest's shell, which must be there, answers."""
         console = self.dom0()
         console.mark = len(console.text)
-        console.send(f"xl console -t serial {name}\r")
+        console.send(f"xl console {name}\r")
         time.sleep(1)
         console.send("\r")
         console.expect(harness.GUEST_PROMPT, timeout, settle=0.3)
