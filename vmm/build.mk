@@ -27,18 +27,18 @@ build/vmm/%.asm.o: vmm/%.asm vmm/build.mk
 build/vmm.0.elf: $(VMM_OBJ) vmm/image.lds
 	@printf 'section .note.GNU-stack noalloc noexec nowrite progbits\nsection .symtab_blob\n' > build/symbols.0.asm
 	$(VMM_NASM) -f elf64 build/symbols.0.asm -o build/symbols.0.o
-	@ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
+	@ld -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
 	    $(VMM_OBJ) build/symbols.0.o $(DECOMPRESS_LIBS)
 build/symbols.asm: build/vmm.0.elf vmm/symbols.sh
 	nm -n $< | sh vmm/symbols.sh > $@
 build/vmm.elf: build/vmm.0.elf build/symbols.asm
 	$(VMM_NASM) -f elf64 build/symbols.asm -o build/symbols.o
-	@ld -nostdlib -static --gc-sections -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
+	@ld -nostdlib -static --gc-sections -z noexecstack -z max-page-size=4096 --build-id=none -T vmm/image.lds -o $@ \
 	    $(VMM_OBJ) build/symbols.o $(DECOMPRESS_LIBS)
 # The container: the flat image, bss included, in an ELF32 whose entry is the 32-bit start.
 build/ringfence: build/vmm.elf vmm/wrap.lds
 	objcopy --set-section-flags .bss=alloc,load,contents -O binary build/vmm.elf build/vmm.bin
-	ld -m elf_i386 -nostdlib -z max-page-size=4096 --build-id=none -T vmm/wrap.lds --no-warn-rwx-segments \
+	ld -m elf_i386 -nostdlib -z noexecstack -z max-page-size=4096 --build-id=none -T vmm/wrap.lds --no-warn-rwx-segments \
 	    --defsym=entry32=0x$$(nm build/vmm.elf | awk '$$3=="start32"{print substr($$1,9)}' | sed 's/^8/0/') \
 	    -b binary build/vmm.bin -o $@
 

@@ -19,6 +19,7 @@
 #include "svm/svm.h"
 #include "vmx/vmx.h"
 
+#define FRAME_CHUNK  0x200000ULL /* the frame table is mapped in 2 MiB pages */
 #define IMAGE_AREA   0x400000ULL /* two 2 MiB pages: 1 MiB spare, the image, the rest */
 #define IMAGE_OFFSET 0x100000ULL
 #define POLL_NS      (20 * NS_PER_MS)
@@ -73,7 +74,8 @@ static void relocate(void)
                            ALIGN_UP(boot.module[i].pa + boot.module[i].bytes, PAGE_SIZE), E820_RAM,
                            E820_OWNED);
     uint64_t image_pa = alloc_top(IMAGE_AREA, 0x200000, 1ULL << 32);
-    uint64_t tables = (e820_ram_end(&host_e820) >> 30) + 4 * host_e820.nr_entries + 32;
+    uint64_t tables = (e820_ram_end(&host_e820) >> 30) + 4 * host_e820.nr_entries + 32 +
+                      (e820_ram_end(&host_e820) >> 37); /* the frame table's: 1 GiB for 128 GiB */
     table_pool = alloc_top(tables * PAGE_SIZE, PAGE_SIZE, 1ULL << 32);
     table_pool_end = table_pool + tables * PAGE_SIZE;
     host_cr3 = paging_build(&host_e820, image_pa, next_table_page);
@@ -93,12 +95,30 @@ static void copy_modules(void)
     }
 }
 
+/* Only what describes RAM has memory behind it; the table's part for a hole reads as zeroes: frames
+ * that nobody owns and nobody can take a reference to. */
 static void frame_table_init(void)
 {
+    const uint64_t frames = FRAME_CHUNK / sizeof(struct page_info);
+
     max_mfn = e820_ram_end(&boot.map) >> PAGE_SHIFT; /* before anything was taken */
-    uint64_t bytes = max_mfn * sizeof(struct page_info);
-    frame_table = pa_to_virt(alloc_top(bytes, PAGE_SIZE, ~0ULL));
-    memset(frame_table, 0, ALIGN_UP(bytes, PAGE_SIZE));
+    frame_table = (struct page_info *)FRAME_TABLE_BASE;
+    for (mfn_t first = 0; first < max_mfn; first += frames) {
+        struct page_info *chunk = frame_table + first;
+        bool ram = false;
+
+        for (unsigned i = 0; i < boot.map.nr_entries; i++) {
+            const struct e820_entry *e = &boot.map.entries[i];
+            ram |= e->type == E820_RAM && e->addr >> PAGE_SHIFT < first + frames &&
+                   e->addr + e->size > first << PAGE_SHIFT;
+        }
+        if (!ram) {
+            paging_map_zeroes(chunk);
+            continue;
+        }
+        paging_map_chunk(chunk, alloc_top(FRAME_CHUNK, FRAME_CHUNK, ~0ULL));
+        memset(chunk, 0, FRAME_CHUNK);
+    }
 }
 
 /* Everything dom0 does not get is the heap's. */

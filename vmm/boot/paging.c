@@ -53,6 +53,26 @@ static void map_range(uint64_t base, uint64_t start, uint64_t end, uint64_t flag
     }
 }
 
+void paging_map_chunk(void *va, uint64_t pa)
+{
+    map_2m((uint64_t)va, pa, PTE_W | PTE_G | PTE_NX);
+}
+
+void paging_map_zeroes(void *va)
+{
+    static uint64_t table; /* its 512 entries all map the same page of zeroes, read-only */
+    uint64_t at = (uint64_t)va;
+    uint64_t *pd = next_level(next_level(&pml4[at >> 39 & 511]) + (at >> 30 & 511));
+
+    if (!table) {
+        uint64_t *entries = take_page(), zeroes = virt_to_pa(take_page());
+        for (unsigned i = 0; i < 512; i++)
+            entries[i] = zeroes | PTE_P | PTE_G | PTE_NX;
+        table = virt_to_pa(entries) | PTE_P;
+    }
+    pd[at >> 21 & 511] = table;
+}
+
 uint64_t paging_build(const struct e820_map *map, uint64_t image_pa, void *(*next_page)(void))
 {
     bool huge = cpuid(0x80000001, 0).d & (1u << 26);

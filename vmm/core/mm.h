@@ -36,7 +36,9 @@ extern char *host_test_ram; /* the test's stand-in for machine memory; mfn 0 is 
 #else
 #define DIRECTMAP_BASE 0xffff800000000000ULL /* every RAM frame, write-back */
 #define UCMAP_BASE     0xffff880000000000ULL /* physical addresses 0..4 GiB+ mapped uncached */
-#define IMAGE_BASE     0xffffffff80000000ULL /* the hypervisor's image */
+#define FRAME_TABLE_BASE                                                                           \
+    0xffff900000000000ULL /* frame_table; parts that describe no RAM are zeroes, read-only */
+#define IMAGE_BASE 0xffffffff80000000ULL /* the hypervisor's image */
 #endif
 
 extern struct page_info *frame_table; /* [0, max_mfn) */
