@@ -200,6 +200,8 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     cmdline_parse(boot_cmdline, &boot_options);
     if (boot_options.console & CONSOLE_SERIAL)
         console_init(boot_options.com1.ioport, boot_options.com1.baud);
+    if (boot_options.console & CONSOLE_VGA)
+        vga_init();
     console_set_levels(
         (int)boot_options.loglvl.always - 1,
         (int)MAX(boot_options.guest_loglvl.always, boot_options.guest_loglvl.limited) - 1);

@@ -75,6 +75,7 @@ static void emit(const char *s, size_t n, bool to_ring)
         if (*s == '\n')
             uart_put('\r');
         uart_put(*s);
+        vga_put(*s);
         if (to_ring)
             ring[ring_produced++ % RING_BYTES] = *s;
     }

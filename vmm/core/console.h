@@ -8,6 +8,12 @@ struct domain;
 
 /* Boot: open the UART at ioport with `baud` (0: leave the firmware's setting). Polled output. */
 void console_init(uint16_t ioport, unsigned baud);
+/* Boot: show what is printed on the VGA screen too, if the BIOS left it in text mode, until dom0
+ * owns it. */
+void vga_init(void);
+void vga_release(void);
+/* One character on that screen; nothing when it is not ours. Under the console's lock. */
+void vga_put(char ch);
 void console_set_levels(int level, int guest_level);
 /* Raw output to the UART, no ring: dom0's console. Any context. */
 void console_write_guest(struct domain *d, const char *buf, size_t n);

@@ -318,6 +318,7 @@ void dom0_build(struct e820_map *map, struct boot_info *boot)
         heap_add(start >> PAGE_SHIFT, end >> PAGE_SHIFT);
     }
     start_vcpu(d->vcpu[0], elf.pvh_entry, info_pa);
+    vga_release();
     log_info("dom0: %u vCPU%s, kernel unpacked in %lu ms, built in %lu us", nr_vcpus,
              nr_vcpus == 1 ? "" : "s", (t1 - t0) / NS_PER_MS, (now_ns() - t1) / NS_PER_US);
     d->systemcontroller_pauses = 0;
