@@ -201,31 +201,15 @@ def attempt(test, session):
 
 
 def run_test(test, name, session, report):
-    """Run a test; one that fails gets a second try on a fresh state, and both tries are shown."""
+    """Run a test; one that fails leaves a fresh state."""
     started = time.monotonic()
     reason = attempt(test, session)
-    if reason is not None:
-        if session:
-            session.recover()
-        print(f"# {name}: first try failed: {reason}", flush=True)
-        reason = attempt(test, session)
-        if reason is not None and session:
-            session.recover()
     if reason is None:
         report.ok(name, time.monotonic() - started)
-    else:
-        report.fail(name, reason)
-
-
-# Not in the default run: they fail or hang at times on the emulator, and why is not known yet (docs/design.md, "Known
-# faults"). `make test TESTS=name` runs them.
-OPEN_FAULTS = {"guest_reboots_from_inside", "no_leftovers", "xl_reboot", "destroy_running", "create_paused_with_console",
-               "xl_shutdown", "guest_from_cd_beside_it", "stock_commands_on_guests", "pause_and_unpause",
-               "triple_fault_ends_its_guest_only", "qemu_killed", "t4_memory", "t5_nopv", "t6_user"}
-
-
-def by_default(spec, test):
-    return spec.name not in OPEN_FAULTS and test.__name__ not in OPEN_FAULTS
+        return
+    report.fail(name, reason)
+    if session:
+        session.recover()
 
 
 def run_file(path, report, only=()):
@@ -233,11 +217,7 @@ def run_file(path, report, only=()):
     spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    tests = [test for test in module.TESTS if (by_default(spec, test) if not only else
-                                               test.__name__ in only or spec.name in only)]
-    for test in module.TESTS:
-        if not only and test not in tests:
-            print(f"# {spec.name}: {test.__name__}: not run (open fault)", flush=True)
+    tests = [test for test in module.TESTS if not only or test.__name__ in only or spec.name in only]
     if not tests:
         return
     session = module.session() if hasattr(module, "session") else None

@@ -108,20 +108,32 @@ void lapic_send_startup(uint32_t apic_id, uint8_t start_page)
     send_icr(apic_id, 0x4600u | start_page);
 }
 
+void lapic_reevaluate(void)
+{
+    reg_write(REG_TPR, 0);
+}
+
+static uint32_t read_current(uint64_t unused)
+{
+    (void)unused;
+    return reg_read(REG_TIMER_CURRENT);
+}
+
 void lapic_timer_calibrate(void)
 {
     if (deadline)
         return;
     reg_write(REG_LVT_TIMER, LVT_MASKED);
     reg_write(REG_TIMER_INITIAL, ~0u);
-    uint64_t t0 = rdtsc();
+    uint64_t t0 = 0, t1 = 0;
+    uint32_t c0 = 0, c1 = 0;
+    time_sample(read_current, 0, &t0, &c0);
     while (rdtsc() - t0 < tsc_khz * 10)
         cpu_relax();
-    uint32_t used = ~0u - reg_read(REG_TIMER_CURRENT);
-    uint64_t t1 = rdtsc();
+    time_sample(read_current, 0, &t1, &c1);
     reg_write(REG_TIMER_INITIAL, 0);
     reg_write(REG_LVT_TIMER, VECTOR_TIMER);
-    timer_khz = (uint64_t)used * tsc_khz / (t1 - t0);
+    timer_khz = (uint64_t)(c0 - c1) * tsc_khz / (t1 - t0);
     log_debug("LAPIC timer at %lu kHz", timer_khz);
 }
 

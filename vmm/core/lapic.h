@@ -11,6 +11,9 @@ void lapic_eoi(void);
 void lapic_send(uint32_t apic_id, uint8_t vector);
 void lapic_send_init(uint32_t apic_id);
 void lapic_send_startup(uint32_t apic_id, uint8_t page);
+/* Write the task priority as it is, 0, at which the LAPIC looks for pending interrupts again (quirk
+ * lost-interrupts). */
+void lapic_reevaluate(void);
 /* Measure the timer (BSP, after the TSC is known), then arm it at an absolute host TSC. */
 void lapic_timer_calibrate(void);
 void lapic_timer_arm(uint64_t tsc);

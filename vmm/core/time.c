@@ -13,7 +13,9 @@ static uint64_t tsc_per_ns_frac; /* ticks per ns, 32.32 fixed point */
 
 #define PIT_HZ     1193182ULL
 #define PM_HZ      3579545ULL
+#define FS_PER_MS  1000000000000ULL
 #define MEASURE_MS 20
+#define FS_PER_MS  1000000000000ULL
 
 static inline uint64_t mul_frac(uint64_t v, uint64_t frac)
 {
@@ -46,6 +48,48 @@ void wallclock_set_boot_ns(uint64_t ns)
     boot_wallclock_ns = ns;
 }
 
+void time_sample(uint32_t (*read)(uint64_t where), uint64_t where, uint64_t *tsc, uint32_t *count)
+{
+    uint64_t best = UINT64_MAX;
+
+    for (int i = 0; i < 8; i++) {
+        uint64_t before = rdtsc();
+        uint32_t value = read(where);
+        uint64_t took = rdtsc() - before;
+
+        if (took >= best)
+            continue;
+        best = took;
+        *tsc = before + took / 2;
+        *count = value;
+    }
+}
+
+/* TSC ticks in `ticks` of a counter of `mask` + 1 values, scaled: TSC ticks * scale / counter
+ * ticks. */
+static uint64_t measure(uint32_t (*read)(uint64_t), uint64_t where, uint32_t mask, uint32_t ticks,
+                        uint64_t scale)
+{
+    uint64_t t0 = 0, t1 = 0;
+    uint32_t c0 = 0, c1 = 0;
+
+    time_sample(read, where, &t0, &c0);
+    do
+        time_sample(read, where, &t1, &c1);
+    while (((c1 - c0) & mask) < ticks);
+    return (t1 - t0) * scale / ((c1 - c0) & mask);
+}
+
+static uint32_t read_hpet(uint64_t base)
+{
+    return mmio_read32((volatile char *)(UCMAP_BASE + base) + 0xf0);
+}
+
+static uint32_t read_pmtimer(uint64_t port)
+{
+    return inl((uint16_t)port);
+}
+
 /* TSC ticks per ms against the HPET's main counter (HPET spec 1.0a, 2.3). */
 static uint64_t measure_hpet(paddr_t base)
 {
@@ -55,27 +99,17 @@ static uint64_t measure_hpet(paddr_t base)
         return 0;
     uint32_t config = mmio_read32(hpet + 0x10);
     mmio_write32(hpet + 0x10, config | 1);
-    uint32_t wait = (uint32_t)(MEASURE_MS * 1000000000000ULL / period_fs);
-    uint32_t h0 = mmio_read32(hpet + 0xf0), h1;
-    uint64_t t0 = rdtsc();
-    do
-        h1 = mmio_read32(hpet + 0xf0);
-    while (h1 - h0 < wait);
-    uint64_t t1 = rdtsc();
+    uint64_t tsc_per_ms =
+        measure(read_hpet, base, ~0u, (uint32_t)(MEASURE_MS * FS_PER_MS / period_fs),
+                FS_PER_MS / period_fs);
     mmio_write32(hpet + 0x10, config);
-    uint64_t elapsed_ns = (uint64_t)(h1 - h0) * period_fs / 1000000;
-    return (t1 - t0) * 1000000 / elapsed_ns;
+    return tsc_per_ms;
 }
 
 static uint64_t measure_pmtimer(uint16_t port)
 {
-    uint32_t p0 = inl(port), p1, wait = (uint32_t)(PM_HZ * MEASURE_MS / 1000);
-    uint64_t t0 = rdtsc();
-    do
-        p1 = inl(port);
-    while (((p1 - p0) & 0xffffff) < wait);
-    uint64_t t1 = rdtsc();
-    return (t1 - t0) * PM_HZ / (((p1 - p0) & 0xffffff) * 1000ULL);
+    return measure(read_pmtimer, port, 0xffffff, (uint32_t)(PM_HZ * MEASURE_MS / 1000), PM_HZ) /
+           1000;
 }
 
 /* Channel 2 in mode 0 with the speaker's gate (8254 data sheet). */

@@ -24,7 +24,10 @@ struct timer {
 uint64_t now_ns(void);
 uint64_t tsc_to_ns(uint64_t tsc_delta);
 uint64_t ns_to_tsc(uint64_t ns);
-extern uint64_t tsc_khz;                 /* host TSC frequency */
+extern uint64_t tsc_khz; /* host TSC frequency */
+/* Boot: a counter's value and the TSC at the same moment: the closest of a few tries, since on a
+ * hypervisor's CPU the two reads may be far apart. */
+void time_sample(uint32_t (*read)(uint64_t where), uint64_t where, uint64_t *tsc, uint32_t *count);
 uint64_t wallclock_boot_ns(void);        /* UTC ns since 1970 at system time 0 */
 void wallclock_set_boot_ns(uint64_t ns); /* dom0 set the time (XENPF_settime64) */
 
@@ -33,6 +36,8 @@ void time_init(void);
 /* This pCPU's share: arm the hardware for its first timer; run what has expired. */
 void timers_cpu_init(void);
 void timers_run(void);
+/* True when a timer of this pCPU has expired at `now` (ns) and has not been run yet. */
+bool timers_due(uint64_t now);
 
 /* Prepare a timer for pCPU cpu; fn(data) is called there, with no lock held. */
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu);

@@ -179,6 +179,15 @@ void timers_run(void)
     spin_unlock(&h->lock);
 }
 
+bool timers_due(uint64_t now)
+{
+    struct timer_heap *h = &this_cpu()->timers;
+    spin_lock(&h->lock);
+    bool due = h->root && h->root->expires_ns <= now;
+    spin_unlock(&h->lock);
+    return due;
+}
+
 static void timer_interrupt(unsigned data)
 {
     (void)data;
