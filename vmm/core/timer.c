@@ -188,6 +188,12 @@ bool timers_due(uint64_t now)
     return due;
 }
 
+void timers_check(void)
+{
+    if (timers_due(now_ns()))
+        atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
+}
+
 static void timer_interrupt(unsigned data)
 {
     (void)data;
