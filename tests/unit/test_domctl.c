@@ -103,10 +103,15 @@ void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info)
 int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft)
 {
     if (hard)
-        v->affinity_hard[0] = *hard;
+        v->sched.hard[0] = *hard;
     if (soft)
-        v->affinity_soft[0] = *soft;
+        v->sched.soft[0] = *soft;
     return 0;
+}
+void sched_domain_set(struct domain *d, uint32_t weight, uint32_t cap)
+{
+    d->sched.weight = weight;
+    d->sched.cap = cap;
 }
 uint64_t vcpu_cpu_time(struct vcpu *v)
 {
@@ -431,9 +436,16 @@ static void vcpus_and_scheduling(void **state)
     a->cpumap_hard.nr_bits = 64;
     assert_int_equal(ctl(XEN_DOMCTL_setvcpuaffinity, 1), 0);
     assert_int_equal(*map, 2); /* what took effect on two CPUs */
-    assert_int_equal(vcpus[1].affinity_hard[0], 0xfe);
-    *map = 0xf0;
+    assert_int_equal(vcpus[1].sched.hard[0], 0xfe);
+    *map = 0xf0; /* CPUs that are not there */
     assert_int_equal(ctl(XEN_DOMCTL_setvcpuaffinity, 1), -EINVAL);
+    *map = 0;
+    assert_int_equal(ctl(XEN_DOMCTL_setvcpuaffinity, 1), -EINVAL);
+    a->vcpu = 3;
+    *map = 1;
+    assert_int_equal(ctl(XEN_DOMCTL_setvcpuaffinity, 1), -ESRCH);
+    a->vcpu = 0;
+    assert_int_equal(vcpus[1].sched.hard[0], 0xfe);
     a->flags = 0;
     assert_int_equal(ctl(XEN_DOMCTL_setvcpuaffinity, 1), -EINVAL);
     a->flags = XEN_VCPUAFFINITY_HARD;
@@ -453,13 +465,25 @@ static void vcpus_and_scheduling(void **state)
     s->sched_id = XEN_SCHEDULER_CREDIT2;
     s->cmd = XEN_DOMCTL_SCHEDOP_putinfo;
     s->u.credit2.weight = 512;
-    s->u.credit2.cap = 0xffff;
-    domains[1].vcpu_cap = 50;
+    s->u.credit2.cap = 50;
     assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), 0);
+    s->u.credit2.weight = 65535;
+    s->u.credit2.cap = 301; /* of three vCPUs: nothing changes */
+    assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), -EINVAL);
     s->cmd = XEN_DOMCTL_SCHEDOP_getinfo;
     assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), 0);
     assert_int_equal(s->u.credit2.weight, 512);
     assert_int_equal(s->u.credit2.cap, 50);
+    s->cmd = XEN_DOMCTL_SCHEDOP_putinfo;
+    s->u.credit2.weight = 0; /* as it is */
+    s->u.credit2.cap = 0;    /* none */
+    assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), 0);
+    assert_int_equal(domains[1].sched.weight, 512);
+    assert_int_equal(domains[1].sched.cap, 0);
+    s->cmd = XEN_DOMCTL_SCHEDOP_putvcpuinfo;
+    assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), -EINVAL);
+    s->cmd = 77;
+    assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), -EINVAL);
     s->sched_id = XEN_SCHEDULER_CREDIT;
     assert_int_equal(ctl(XEN_DOMCTL_scheduler_op, 1), -EINVAL);
 }

@@ -367,7 +367,7 @@ static void timers(void **state)
     fake_now = 1000;
     assert_int_equal(do_vcpu_op(&vcpu[0], arg), -ETIME);
     shot.timeout_abs_ns = 2000;
-    vcpu[0].cpu = 3;
+    vcpu[0].sched.cpu = 3;
     assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
     assert_int_equal(vcpu[0].singleshot.expires_ns, 2000);
     assert_int_equal(vcpu[0].singleshot.cpu, 3);

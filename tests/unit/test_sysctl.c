@@ -7,6 +7,7 @@
 #include "platform/platform.h"
 
 unsigned nr_cpus = 2;
+uint64_t sched_ratelimit_ns = 500 * NS_PER_US;
 uint64_t tsc_khz = 1500000;
 struct cpu *cpus[MAX_CPUS];
 mfn_t max_mfn = 1 << 20;
@@ -278,6 +279,23 @@ static void pools(void **state)
     op.u.scheduler_op.sched_id = XEN_SCHEDULER_CREDIT2;
     op.u.scheduler_op.cmd = XEN_SYSCTL_SCHEDOP_getinfo;
     assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), 0);
+    assert_int_equal(op.u.scheduler_op.u.sched_credit2.ratelimit_us, 500);
+    op.u.scheduler_op.cmd = XEN_SYSCTL_SCHEDOP_putinfo;
+    for (unsigned i = 0; i < 2; i++) { /* out of range: nothing changes */
+        op.u.scheduler_op.u.sched_credit2.ratelimit_us =
+            i ? XEN_SYSCTL_SCHED_RATELIMIT_MAX + 1 : XEN_SYSCTL_SCHED_RATELIMIT_MIN - 1;
+        assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), -EINVAL);
+        assert_int_equal(sched_ratelimit_ns, 500 * NS_PER_US);
+    }
+    op.u.scheduler_op.u.sched_credit2.ratelimit_us = 1000;
+    assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), 0);
+    assert_int_equal(sched_ratelimit_ns, NS_PER_MS);
+    op.u.scheduler_op.u.sched_credit2.ratelimit_us = 0;
+    assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), 0);
+    assert_int_equal(sched_ratelimit_ns, 0);
+    op.u.scheduler_op.cpupool_id = 1;
+    assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), -ESRCH);
+    op.u.scheduler_op.cpupool_id = 0;
     op.u.scheduler_op.sched_id = XEN_SCHEDULER_RTDS;
     assert_int_equal(ctl(XEN_SYSCTL_scheduler_op), -EINVAL);
 }

@@ -6,11 +6,10 @@
  */
 #pragma once
 
-#include "core/list.h"
+#include "core/runq.h"
 #include "core/spinlock.h"
 #include "core/types.h"
 
-#define MAX_CPUS   64
 #define STACK_SIZE 16384
 
 struct vcpu;
@@ -26,12 +25,6 @@ struct timer_heap {
     spinlock_t lock;
     struct timer *root;    /* pairing heap, earliest first */
     struct timer *running; /* the one whose function runs now */
-};
-
-struct run_queue {
-    spinlock_t lock;
-    struct list runnable; /* of vcpu->rq_list */
-    unsigned count;
 };
 
 struct cpu {

@@ -18,8 +18,8 @@ static void key_domains(void)
         for (unsigned i = 0; i < d->max_vcpus; i++) {
             struct vcpu *v = d->vcpu[i];
             if (v)
-                log_err("  v%u: CPU%u block %x pause %u work %x%s, %lu ms", i, v->cpu, v->block,
-                        v->pause_count, v->work, v->running ? " running" : "",
+                log_err("  v%u: CPU%u block %x pause %u work %x%s, %lu ms", i, v->sched.cpu, v->block,
+                        v->pause_count, v->work, v->sched.running ? " running" : "",
                         vcpu_cpu_time(v) / NS_PER_MS);
         }
     }

@@ -1,9 +1,8 @@
-/* sched.c: run queues, one per pCPU, and the loop that every pCPU lives in.
+/* sched.c: the scheduler's core (runq.h) joined to vCPUs, and the loop that every pCPU lives in.
  *
- * A vCPU is queued on cpus[v->cpu]->rq, or current there, or blocked. State that a world switch
- * does not need stays in the pCPU (cpu->state_vcpu) until another vCPU takes it, so waking a vCPU
- * where it ran last is cheap, and a pCPU that wants it elsewhere first asks the holder to store it.
- * Lock: rq->lock; nothing but a timer heap's lock is taken inside it.
+ * State that a world switch does not need stays in the pCPU (cpu->state_vcpu) until another vCPU
+ * takes it, so waking a vCPU where it ran last is cheap, and a pCPU that wants it elsewhere first
+ * asks the holder to store it.
  */
 #include "core/sched.h"
 
@@ -17,9 +16,6 @@
 #include "domain/hvm.h"
 #include "platform/platform.h"
 
-#define SLICE_NS (10 * NS_PER_MS)
-#define LEAST_NS (500 * NS_PER_US) /* no vCPU is interrupted for a woken one before */
-
 static struct timer slice_timer[MAX_CPUS];
 
 bool vcpu_runnable(const struct vcpu *v)
@@ -27,9 +23,44 @@ bool vcpu_runnable(const struct vcpu *v)
     return !READ_ONCE(v->block) && !READ_ONCE(v->pause_count) && !READ_ONCE(v->domain->pause_count);
 }
 
-static void runstate_change(struct vcpu *v, int state)
+static struct vcpu *vcpu_of(const struct sched_unit *u)
 {
-    uint64_t now = now_ns();
+    return container_of(u, struct vcpu, sched);
+}
+
+static bool runnable(const struct sched_unit *u)
+{
+    return vcpu_runnable(vcpu_of(u));
+}
+
+/* ---- what the scheduler's core asks for: runq.h
+ * -------------------------------------------------- */
+struct run_queue *sched_hook_queue(unsigned cpu)
+{
+    return &cpus[cpu]->rq;
+}
+
+static void slice_expired(void *data)
+{
+    cpu_raise(data, SOFTIRQ_SCHED);
+}
+
+void sched_hook_decide_at(unsigned cpu, uint64_t when, uint64_t now)
+{
+    struct timer *t = &slice_timer[cpu];
+    if (when <= now)
+        cpu_raise(cpus[cpu], SOFTIRQ_SCHED);
+    else if (!timer_pending(t) || t->expires_ns != when)
+        timer_set(t, when);
+}
+
+void sched_hook_release_at(struct sched_share *s, uint64_t when)
+{
+    timer_set(&container_of(s, struct domain, sched)->budget_timer, when);
+}
+
+static void runstate_change(struct vcpu *v, int state, uint64_t now)
+{
     if (v->runstate.state == state)
         return;
     v->runstate.time[v->runstate.state] += now - v->runstate.state_entry_time;
@@ -37,10 +68,29 @@ static void runstate_change(struct vcpu *v, int state)
     v->runstate.state = state;
 }
 
+void sched_hook_state(struct sched_unit *u, enum unit_state state, uint64_t now)
+{
+    struct vcpu *v = vcpu_of(u);
+    if (state == UNIT_RUNNING)
+        runstate_change(v, RUNSTATE_running, now);
+    else if (state == UNIT_WAITING)
+        runstate_change(v, RUNSTATE_runnable, now);
+    else if (v->pause_count || v->domain->pause_count || v->block & VBLOCK_DOWN)
+        runstate_change(v, RUNSTATE_offline, now);
+    else
+        runstate_change(v, RUNSTATE_blocked, now);
+}
+
 void vcpu_runstate_get(struct vcpu *v, struct vcpu_runstate_info *out)
 {
-    *out = v->runstate;
-    out->time[out->state] += now_ns() - out->state_entry_time;
+    uint64_t now;
+    do { /* a change on another pCPU: the entry time moves with it */
+        *out = *(volatile struct vcpu_runstate_info *)&v->runstate;
+        smp_mb();
+        now = now_ns();
+    } while (out->state_entry_time != READ_ONCE(v->runstate.state_entry_time));
+    if (now > out->state_entry_time)
+        out->time[out->state] += now - out->state_entry_time;
 }
 
 uint64_t vcpu_cpu_time(struct vcpu *v)
@@ -50,99 +100,76 @@ uint64_t vcpu_cpu_time(struct vcpu *v)
     return r.time[RUNSTATE_running];
 }
 
-static bool allowed(const struct vcpu *v, unsigned cpu)
+/* ---- domains and vCPUs come and go
+ * ------------------------------------------------------------------ */
+/* The budget was filled up: those that waited for it go on. */
+static void budget_filled(void *data)
 {
-    return v->affinity_hard[cpu / 64] >> (cpu % 64) & 1;
+    struct domain *d = data;
+    struct sched_unit *u;
+    while ((u = share_release(&d->sched, now_ns())))
+        sched_unpark(u, runnable, now_ns());
 }
 
-static unsigned load_of(unsigned cpu)
+void sched_domain_init(struct domain *d)
 {
-    return cpus[cpu]->rq.count + (cpus[cpu]->curr != NULL);
+    share_init(&d->sched);
+    timer_init(&d->budget_timer, budget_filled, d, this_cpu()->id);
 }
 
-static unsigned least_loaded(const struct vcpu *v)
+void sched_domain_destroy(struct domain *d)
 {
-    unsigned best = MAX_CPUS;
-    for (unsigned i = 0; i < nr_cpus; i++) {
-        unsigned c = (v->cpu + i) % nr_cpus;
-        if (allowed(v, c) && (best == MAX_CPUS || load_of(c) < load_of(best)))
-            best = c;
+    timer_kill(&d->budget_timer);
+}
+
+void sched_domain_set(struct domain *d, uint32_t weight, uint32_t cap)
+{
+    spin_lock(&d->sched.lock);
+    d->sched.weight = weight;
+    d->sched.cap = cap;
+    spin_unlock(&d->sched.lock);
+    for (unsigned i = 0; i < d->max_vcpus; i++) {
+        if (d->vcpu[i])
+            sched_changed(&d->vcpu[i]->sched, NULL, NULL, runnable, now_ns());
     }
-    return best == MAX_CPUS ? 0 : best;
+    budget_filled(d);
+}
+
+void sched_cpu_init(struct cpu *c)
+{
+    runq_init(&c->rq, c->id);
+    timer_init(&slice_timer[c->id], slice_expired, c, c->id);
 }
 
 void sched_vcpu_init(struct vcpu *v)
 {
     static unsigned spread;
-    list_init(&v->rq_list);
-    for (unsigned i = 0; i < ARRAY_SIZE(v->affinity_hard); i++)
-        v->affinity_hard[i] = v->affinity_soft[i] = ~0ULL;
+    unit_init(&v->sched, &v->domain->sched);
+    v->sched.cpu = atomic_add(&spread, 1) % nr_cpus;
+    v->state_cpu = -1;
     v->runstate.state = RUNSTATE_offline;
     v->runstate.state_entry_time = now_ns();
-    v->cpu = atomic_add(&spread, 1) % nr_cpus;
-    v->cpu = least_loaded(v);
+    v->sched.cpu = sched_place_new(&v->sched);
 }
 
-static void enqueue(struct run_queue *rq, struct vcpu *v, bool head)
+int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft)
 {
-    if (head)
-        list_add(&rq->runnable, &v->rq_list);
-    else
-        list_add_tail(&rq->runnable, &v->rq_list);
-    v->queued = true;
-    rq->count++;
-}
-
-static void dequeue(struct run_queue *rq, struct vcpu *v)
-{
-    list_del(&v->rq_list);
-    v->queued = false;
-    rq->count--;
-}
-
-static struct run_queue *lock_vcpu_rq(struct vcpu *v)
-{
-    for (;;) {
-        unsigned cpu = READ_ONCE(v->cpu);
-        struct run_queue *rq = &cpus[cpu]->rq;
-        spin_lock(&rq->lock);
-        if (v->cpu == cpu)
-            return rq;
-        spin_unlock(&rq->lock);
+    if (hard) {
+        bool any = false;
+        for (unsigned i = 0; i < nr_cpus; i++)
+            any |= hard[i / 64] >> (i % 64) & 1;
+        if (!any)
+            return -EINVAL;
     }
+    sched_changed(&v->sched, hard, soft, runnable, now_ns());
+    return 0;
 }
 
-/* An idle pCPU that may steal work is poked when a queue grows behind a busy one. */
-static void poke_idle(struct vcpu *v)
-{
-    for (unsigned i = 0; i < nr_cpus; i++) {
-        if (i != v->cpu && !cpus[i]->curr && allowed(v, i)) {
-            cpu_raise(cpus[i], SOFTIRQ_SCHED);
-            return;
-        }
-    }
-}
-
+/* ---- waking and stopping
+ * ------------------------------------------------------------------------------ */
 void vcpu_wake(struct vcpu *v)
 {
-    struct run_queue *rq = lock_vcpu_rq(v);
-    bool poke = false;
-    if (vcpu_runnable(v) && !v->queued && !v->running) {
-        struct cpu *c = cpus[v->cpu];
-        runstate_change(v, RUNSTATE_runnable);
-        enqueue(rq, v, true);
-        /* A vCPU that waited goes first: what runs there gives way once it had its least. */
-        struct vcpu *curr = READ_ONCE(c->curr);
-        uint64_t now = now_ns();
-        if (curr && now >= curr->slice_end_ns - SLICE_NS + LEAST_NS)
-            WRITE_ONCE(curr->slice_end_ns, now);
-        if (!curr || now >= curr->slice_end_ns)
-            cpu_raise(c, SOFTIRQ_SCHED);
-        poke = c->curr != NULL;
-    }
-    spin_unlock(&rq->lock);
-    if (poke)
-        poke_idle(v);
+    sched_wake(&v->sched, runnable, now_ns());
 }
 
 void vcpu_kick(struct vcpu *v, uint32_t work)
@@ -153,8 +180,8 @@ void vcpu_kick(struct vcpu *v, uint32_t work)
         vcpu_unblock(v, waits);
         return;
     }
-    if (READ_ONCE(v->running) && v != this_cpu()->curr)
-        cpu_kick(cpus[v->cpu]);
+    if (READ_ONCE(v->sched.running) && v != this_cpu()->curr)
+        cpu_kick(cpus[v->sched.cpu]);
 }
 
 void vcpu_unblock(struct vcpu *v, uint32_t bits)
@@ -166,17 +193,39 @@ void vcpu_unblock(struct vcpu *v, uint32_t bits)
 void vcpu_block(struct vcpu *v, uint32_t bits)
 {
     atomic_or(&v->block, bits);
-    if (v->running)
-        cpu_raise(cpus[v->cpu], SOFTIRQ_SCHED);
+    if (v == this_cpu()->curr)
+        atomic_or(&this_cpu()->work, SOFTIRQ_SCHED);
+    else
+        vcpu_sleep(v);
+}
+
+void vcpu_sleep(struct vcpu *v)
+{
+    sched_sleep(&v->sched, runnable, now_ns());
+}
+
+void vcpu_yield(struct vcpu *v)
+{
+    sched_yield_cpu(v->sched.cpu, now_ns());
+}
+
+/* ---- state that stays in a pCPU
+ * -------------------------------------------------------------------------- */
+static void save_held_state(struct cpu *c)
+{
+    struct vcpu *v = c->state_vcpu;
+    if (!v)
+        return;
+    hvm_ops->save(v);
+    c->state_vcpu = NULL;
+    atomic_store(&v->state_cpu, -1);
 }
 
 static void flush_own_state(struct cpu *c)
 {
     atomic_and(&c->work, ~SOFTIRQ_FLUSH_STATE);
-    if (c->state_vcpu && c->state_vcpu != c->curr) {
-        hvm_ops->save(c->state_vcpu);
-        atomic_store(&c->state_vcpu, NULL);
-    }
+    if (c->state_vcpu != c->curr)
+        save_held_state(c);
 }
 
 /* Spin, but answer others who wait for the state that this pCPU holds (two may wait crosswise). */
@@ -190,191 +239,62 @@ static void wait_relax(void)
 
 void vcpu_sync_state(struct vcpu *v)
 {
-    for (unsigned i = 0; i < nr_cpus; i++) {
-        struct cpu *c = cpus[i];
-        if (READ_ONCE(c->state_vcpu) != v)
-            continue;
-        if (c == this_cpu()) {
-            if (c->curr != v)
-                flush_own_state(c);
+    struct cpu *me = this_cpu();
+    int cpu;
+    while ((cpu = atomic_load(&v->state_cpu)) >= 0) {
+        if (cpus[cpu] == me) {
+            if (me->curr != v)
+                flush_own_state(me);
             return;
         }
-        while (READ_ONCE(c->state_vcpu) == v) {
-            cpu_raise(c, SOFTIRQ_FLUSH_STATE);
-            wait_relax();
-        }
+        cpu_raise(cpus[cpu], SOFTIRQ_FLUSH_STATE);
+        wait_relax();
     }
 }
 
 void vcpu_sleep_sync(struct vcpu *v)
 {
-    struct run_queue *rq = lock_vcpu_rq(v);
-    if (v->queued && !vcpu_runnable(v)) {
-        dequeue(rq, v);
-        runstate_change(v, RUNSTATE_offline);
-    }
-    spin_unlock(&rq->lock);
+    vcpu_sleep(v);
     if (v == this_cpu()->curr)
         return;
-    while (READ_ONCE(v->running) && !vcpu_runnable(v)) {
-        cpu_raise(cpus[v->cpu], SOFTIRQ_SCHED);
+    while (READ_ONCE(v->sched.running) && !vcpu_runnable(v)) {
+        cpu_raise(cpus[READ_ONCE(v->sched.cpu)], SOFTIRQ_SCHED);
         wait_relax();
     }
     if (!vcpu_runnable(v))
         vcpu_sync_state(v);
 }
 
-void vcpu_yield(struct vcpu *v)
-{
-    v->slice_end_ns = 0;
-    cpu_raise(this_cpu(), SOFTIRQ_SCHED);
-}
-
-int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft)
-{
-    if (hard) {
-        bool any = false;
-        for (unsigned i = 0; i < nr_cpus; i++)
-            any |= hard[i / 64] >> (i % 64) & 1;
-        if (!any)
-            return -EINVAL;
-    }
-    struct run_queue *rq = lock_vcpu_rq(v);
-    for (unsigned i = 0; i < ARRAY_SIZE(v->affinity_hard); i++) {
-        if (hard)
-            v->affinity_hard[i] = hard[i];
-        if (soft)
-            v->affinity_soft[i] = soft[i];
-    }
-    bool move = !allowed(v, v->cpu);
-    if (move && v->queued) {
-        dequeue(rq, v);
-        v->cpu = least_loaded(v);
-        spin_unlock(&rq->lock);
-        vcpu_wake(v);
-        return 0;
-    }
-    if (move && v->running)
-        cpu_raise(cpus[v->cpu], SOFTIRQ_SCHED);
-    spin_unlock(&rq->lock);
-    return 0;
-}
-
 void sched_vcpu_destroy(struct vcpu *v)
 {
-    struct run_queue *rq = lock_vcpu_rq(v);
-    if (v->queued)
-        dequeue(rq, v);
-    spin_unlock(&rq->lock);
-    for (unsigned i = 0; i < nr_cpus; i++)
-        ASSERT(cpus[i]->state_vcpu != v && cpus[i]->curr != v);
+    sched_forget(&v->sched, now_ns());
+    ASSERT(v->state_cpu < 0 && !v->sched.running);
 }
 
-/* First runnable vCPU of a queue that may run on `cpu`, dequeued and moved there. */
-static struct vcpu *take_from(struct run_queue *rq, unsigned cpu)
-{
-    struct vcpu *v, *tmp;
-    list_for_each_safe(v, tmp, &rq->runnable, rq_list)
-    {
-        if (!vcpu_runnable(v)) {
-            dequeue(rq, v);
-            runstate_change(v, RUNSTATE_offline);
-            continue;
-        }
-        if (allowed(v, cpu)) {
-            dequeue(rq, v);
-            v->cpu = cpu;
-            v->running = true;
-            return v;
-        }
-    }
-    return NULL;
-}
-
-static struct vcpu *steal(struct cpu *c)
-{
-    for (unsigned i = 1; i < nr_cpus; i++) {
-        struct cpu *from = cpus[(c->id + i) % nr_cpus];
-        if (!READ_ONCE(from->rq.count) || !spin_trylock(&from->rq.lock))
-            continue;
-        struct vcpu *v = take_from(&from->rq, c->id);
-        spin_unlock(&from->rq.lock);
-        if (v)
-            return v;
-    }
-    return NULL;
-}
-
-static void slice_expired(void *data)
-{
-    cpu_raise(data, SOFTIRQ_SCHED);
-}
-
+/* ---- the loop of every pCPU
+ * ------------------------------------------------------------------------------- */
+/* Let the scheduler decide and bring the vCPU's state here. c->curr is NULL meanwhile: prev may be
+ * taken by another pCPU as soon as it waits, and that one asks for its state. */
 static void schedule(struct cpu *c)
 {
-    struct vcpu *prev = c->curr, *next;
+    struct vcpu *prev = c->curr;
     uint64_t now = now_ns();
-
     if (timers_due(now)) /* its interrupt comes in a moment, or was lost */
         atomic_or(&c->work, SOFTIRQ_TIMER);
-    spin_lock(&c->rq.lock);
-    if (prev && vcpu_runnable(prev) && allowed(prev, c->id) &&
-        (now < prev->slice_end_ns || !c->rq.count)) {
-        if (now >= prev->slice_end_ns) { /* nobody waits now, but somebody may at its end */
-            prev->slice_end_ns = now + SLICE_NS;
-            timer_set(&slice_timer[c->id], prev->slice_end_ns);
-        }
-        spin_unlock(&c->rq.lock);
-        return;
-    }
-    bool requeue_elsewhere = false;
-    if (prev) {
-        if (vcpu_runnable(prev)) {
-            runstate_change(prev, RUNSTATE_runnable);
-            if (allowed(prev, c->id)) {
-                enqueue(&c->rq, prev, false);
-            } else {
-                prev->cpu = least_loaded(prev);
-                requeue_elsewhere = true;
-            }
-        } else {
-            bool paused =
-                prev->pause_count || prev->domain->pause_count || prev->block & VBLOCK_DOWN;
-            runstate_change(prev, paused ? RUNSTATE_offline : RUNSTATE_blocked);
-        }
-        c->curr = NULL;
-    }
-    next = take_from(&c->rq, c->id);
-    if (next != prev && prev)
-        atomic_store(&prev->running, false);
-    spin_unlock(&c->rq.lock);
-    if (requeue_elsewhere)
-        vcpu_wake(prev);
-    if (!next)
-        next = steal(c);
-    /* prev may have been made runnable between its check and here: then it was not queued. */
-    if (prev && prev != next && vcpu_runnable(prev))
-        vcpu_wake(prev);
-    if (!next) {
-        timer_stop(&slice_timer[c->id]);
-        return;
-    }
-    if (c->state_vcpu != next) {
-        if (c->state_vcpu) {
-            hvm_ops->save(c->state_vcpu);
-            atomic_store(&c->state_vcpu, NULL);
-        }
+    WRITE_ONCE(c->curr, NULL);
+    struct sched_unit *u = sched_next(c->id, runnable, now);
+    struct vcpu *next = u ? vcpu_of(u) : NULL;
+    if (next && c->state_vcpu != next) {
+        save_held_state(c);
         vcpu_sync_state(next);
         hvm_ops->load(next);
         c->state_vcpu = next;
+        atomic_store(&next->state_cpu, (int)c->id);
     }
-    c->curr = next;
-    runstate_change(next, RUNSTATE_running);
-    next->slice_end_ns = now + SLICE_NS;
-    if (!slice_timer[c->id].fn)
-        timer_init(&slice_timer[c->id], slice_expired, c, c->id);
-    timer_set(&slice_timer[c->id], next->slice_end_ns);
-    if (next != prev)
+    WRITE_ONCE(c->curr, next);
+    if (!next)
+        timer_stop(&slice_timer[c->id]);
+    else if (next != prev)
         vcpu_loaded(next);
 }
 
@@ -458,13 +378,13 @@ void domain_flush_tlb(struct domain *d)
     }
     smp_mb();
     /* A pCPU that is in one of d's vCPUs must leave it once; one that is not, flushes on entry. */
-    for (unsigned i = 0; i < nr_cpus; i++) {
-        struct cpu *c = cpus[i];
-        if (c == this_cpu())
+    for (unsigned i = 0; i < d->max_vcpus; i++) {
+        struct vcpu *v = d->vcpu[i];
+        if (!v || !READ_ONCE(v->sched.running))
             continue;
+        struct cpu *c = cpus[READ_ONCE(v->sched.cpu)];
         uint64_t seen = READ_ONCE(c->guest_exits);
-        struct vcpu *v = READ_ONCE(c->curr);
-        if (!READ_ONCE(c->in_guest) || !v || v->domain != d)
+        if (c == this_cpu() || !READ_ONCE(c->in_guest) || READ_ONCE(c->curr) != v)
             continue;
         cpu_kick(c);
         while (READ_ONCE(c->in_guest) && READ_ONCE(c->guest_exits) == seen)
@@ -474,11 +394,15 @@ void domain_flush_tlb(struct domain *d)
 
 void sched_dump(void)
 {
+    log_err("rate limit %lu us", sched_ratelimit_ns / NS_PER_US);
     for (unsigned i = 0; i < nr_cpus; i++) {
         struct cpu *c = cpus[i];
-        struct vcpu *v = c->curr;
-        log_err("CPU%u: %u queued, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i, c->rq.count,
-                c->work, c->idle_ns / NS_PER_MS, c->nmi_count, v ? v->domain->id : -1,
-                v ? (int)v->id : -1);
+        const struct run_queue *rq = &c->rq;
+        const struct vcpu *v = READ_ONCE(c->curr);
+        log_err("CPU%u: %u waiting, weight %lu, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i,
+                rq->count, rq->weight, c->work, c->idle_ns / NS_PER_MS, c->nmi_count,
+                v ? v->domain->id : -1, v ? (int)v->id : -1);
+        log_err("  %lu decisions, %lu steps, %lu taken when idle, %lu for balance, clock %lu",
+                rq->decisions, rq->steps, rq->steals, rq->pulls, rq->clock);
     }
 }

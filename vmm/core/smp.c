@@ -29,7 +29,7 @@ struct cpu *cpu_create(unsigned id, uint32_t apic_id, void *stack)
     memset(c, 0, sizeof(*c));
     c->id = id;
     c->apic_id = apic_id;
-    list_init(&c->rq.runnable);
+    sched_cpu_init(c);
     cpus[id] = c;
     return c;
 }

@@ -161,6 +161,7 @@ fail:
 static void domain_free(struct domain *d)
 {
     sched_op_domain_destroy(d);
+    sched_domain_destroy(d);
     if (d->platform)
         platform_domain_destroy(d);
     for (unsigned i = 0; i < MAX_VCPUS_PER_DOMAIN; i++)
@@ -227,7 +228,7 @@ int domain_create(domid_t id, const struct xen_domctl_createdomain *config, bool
     memcpy(d->handle, config->handle, sizeof(d->handle));
     d->target = DOMID_INVALID;
     d->shutdown_code = -1;
-    d->vcpu_weight = 256;
+    sched_domain_init(d);
     d->pause_count = 1; /* the tools unpause it */
     d->created_paused = true;
     d->systemcontroller_pauses = 1;
@@ -321,8 +322,8 @@ void domain_shutdown(struct domain *d, int reason)
     atomic_add(&d->pause_count, 1); /* for good, until domain_resume */
     for (unsigned i = 0; i < d->max_vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
-        if (v && READ_ONCE(v->running))
-            cpu_raise(cpus[v->cpu], SOFTIRQ_SCHED);
+        if (v)
+            vcpu_sleep(v);
     }
     d->shut_down = true;
     spin_unlock(&d->lock);
@@ -403,7 +404,7 @@ void domain_dump_registers(struct domain *d)
 {
     for (unsigned i = 0; i < d->max_vcpus; i++) {
         struct vcpu *v = d->vcpu[i];
-        if (v && (v == current_vcpu() || !v->running))
+        if (v && (v == current_vcpu() || !v->sched.running))
             dump_vcpu(v);
     }
 }
@@ -433,6 +434,7 @@ int domain_kill(struct domain *d)
         physmap_lock(d); /* whoever was mapping into d has seen it die when this is ours */
         physmap_unlock(d);
         sched_op_domain_destroy(d);
+        sched_domain_destroy(d);
         for (unsigned i = 0; i < d->max_vcpus; i++) {
             struct vcpu *v = d->vcpu[i];
             if (!v)
@@ -493,7 +495,7 @@ void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info)
             continue;
         info->nr_online_vcpus++;
         blocked &= v->block != 0;
-        running |= v->running;
+        running |= v->sched.running;
     }
     info->flags = XEN_DOMINF_hvm_guest | XEN_DOMINF_hap;
     if (blocked)

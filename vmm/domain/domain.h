@@ -81,13 +81,8 @@ struct vcpu {
     uint32_t block;       /* enum vcpu_block, atomic */
     uint32_t pause_count; /* atomic; domain pause adds to the domain's own count */
 
-    /* Scheduling: guarded by the run queue lock of pCPU `cpu`. */
-    unsigned cpu; /* pCPU it runs on, or ran on last */
-    bool running; /* loaded as cpus[cpu]->curr */
-    bool queued;
-    struct list rq_list;
-    uint64_t affinity_hard[MAX_CPUS / 64], affinity_soft[MAX_CPUS / 64];
-    uint64_t slice_end_ns;
+    struct sched_unit sched; /* guarded by its run queue's lock */
+    int state_cpu;           /* pCPU that holds lazily switched state, its to change; -1 none */
 
     /* Hardware side: svm or vmx. */
     void *hw;    /* struct svm_vcpu or vmx_vcpu */
@@ -188,7 +183,8 @@ struct domain {
     struct platform *platform;
     struct ioreq_domain *ioreq;
     uint32_t emulation_flags; /* XEN_X86_EMU_* */
-    uint64_t vcpu_weight, vcpu_cap;
+    struct sched_share sched; /* weight and cap */
+    struct timer budget_timer;
     uint32_t cpupool;
     uint32_t vm_assist; /* bitmap of VMASST_TYPE_* that the guest enabled */
     void *dom0_pci;     /* dom0 only: physical devices, domain/dom0_pci.c */
@@ -242,6 +238,7 @@ void vcpu_kick(struct vcpu *v, uint32_t work);
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);
 bool vcpu_runnable(const struct vcpu *v);
+void vcpu_sleep(struct vcpu *v); /* it may not be runnable any more: off the queue, off its pCPU soon */
 void vcpu_sleep_sync(struct vcpu *v); /* wait until v is off its pCPU; not for current */
 void vcpu_yield(struct vcpu *v);
 int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft);

@@ -1,6 +1,7 @@
 /* domctl_vcpu.c: domctl: vCPUs: making them, looking at them, their registers and scheduling. */
 #include "core/atomic.h"
 #include "core/print.h"
+#include "core/sched.h"
 #include "domain/compat.h"
 #include "domain/domctl.h"
 #include "domain/hvm.h"
@@ -34,9 +35,9 @@ long domctl_getvcpuinfo(struct vcpu *caller, struct domain *d, struct xen_domctl
     block = atomic_load(&v->block);
     i->online = !(block & VBLOCK_DOWN);
     i->blocked = i->online && block;
-    i->running = v->running;
+    i->running = v->sched.running;
     i->cpu_time = vcpu_cpu_time(v);
-    i->cpu = v->cpu;
+    i->cpu = v->sched.cpu;
     return 0;
 }
 
@@ -71,8 +72,8 @@ long domctl_setvcpuaffinity(struct vcpu *caller, struct domain *d, struct xen_do
     rc = vcpu_set_affinity(v, hard ? &hard_map : NULL, soft ? &soft_map : NULL);
     if (rc)
         return rc;
-    hard_map = v->affinity_hard[0] & online_cpus();
-    soft_map = v->affinity_soft[0] & hard_map;
+    hard_map = v->sched.hard[0] & online_cpus();
+    soft_map = v->sched.soft[0] & hard_map;
     if (hard)
         rc = bitmap_to_guest(&a->cpumap_hard, hard_map, MAX_CPUS);
     if (soft && !rc)
@@ -90,9 +91,9 @@ long domctl_getvcpuaffinity(struct vcpu *caller, struct domain *d, struct xen_do
     if (!v)
         return -ESRCH;
     if (a->flags & XEN_VCPUAFFINITY_HARD)
-        rc = bitmap_to_guest(&a->cpumap_hard, v->affinity_hard[0], MAX_CPUS);
+        rc = bitmap_to_guest(&a->cpumap_hard, v->sched.hard[0], MAX_CPUS);
     if (a->flags & XEN_VCPUAFFINITY_SOFT && !rc)
-        rc = bitmap_to_guest(&a->cpumap_soft, v->affinity_soft[0], MAX_CPUS);
+        rc = bitmap_to_guest(&a->cpumap_soft, v->sched.soft[0], MAX_CPUS);
     return rc;
 }
 
@@ -241,14 +242,14 @@ long domctl_scheduler_op(struct vcpu *v, struct domain *d, struct xen_domctl *op
         return -EINVAL;
     switch (s->cmd) {
     case XEN_DOMCTL_SCHEDOP_getinfo:
-        s->u.credit2.weight = (uint16_t)d->vcpu_weight;
-        s->u.credit2.cap = (uint16_t)d->vcpu_cap;
+        s->u.credit2.weight = (uint16_t)d->sched.weight;
+        s->u.credit2.cap = (uint16_t)d->sched.cap;
         return 0;
-    case XEN_DOMCTL_SCHEDOP_putinfo: /* 0 leaves the weight, 0xffff the cap as it is */
-        if (s->u.credit2.weight)
-            d->vcpu_weight = s->u.credit2.weight;
-        if (s->u.credit2.cap != 0xffff)
-            d->vcpu_cap = s->u.credit2.cap;
+    case XEN_DOMCTL_SCHEDOP_putinfo: /* weight 0 leaves it as it is, cap 0 takes the cap away */
+        if (s->u.credit2.cap > 100 * d->max_vcpus)
+            return -EINVAL;
+        sched_domain_set(d, s->u.credit2.weight ? s->u.credit2.weight : d->sched.weight,
+                         s->u.credit2.cap);
         return 0;
     case XEN_DOMCTL_SCHEDOP_getvcpuinfo:
     case XEN_DOMCTL_SCHEDOP_putvcpuinfo: /* credit2 has none, as the ABI says */

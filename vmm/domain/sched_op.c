@@ -136,7 +136,7 @@ static struct watchdogs *get_watchdogs(struct domain *d)
     if (!w)
         return NULL;
     for (unsigned i = 0; i < NR_WATCHDOGS; i++)
-        timer_init(&w->timer[i], watchdog_expired, d, d->vcpu[0]->cpu);
+        timer_init(&w->timer[i], watchdog_expired, d, d->vcpu[0]->sched.cpu);
     if (!atomic_cas(&d->watchdogs, NULL, (void *)w))
         kfree(w);
     return atomic_load(&d->watchdogs);

@@ -109,13 +109,19 @@ long sysctl_scheduler_op(struct vcpu *v, struct xen_sysctl *op)
         return -ESRCH;
     if (s->sched_id != XEN_SCHEDULER_CREDIT2)
         return -EINVAL;
-    if (s->cmd == XEN_SYSCTL_SCHEDOP_getinfo) {
-        s->u.sched_credit2.ratelimit_us = 0; /* switches are not rate-limited */
+    uint32_t us = s->u.sched_credit2.ratelimit_us;
+    switch (s->cmd) {
+    case XEN_SYSCTL_SCHEDOP_getinfo:
+        s->u.sched_credit2.ratelimit_us = (uint32_t)(sched_ratelimit_ns / NS_PER_US);
         return 0;
-    }
-    if (s->cmd != XEN_SYSCTL_SCHEDOP_putinfo)
+    case XEN_SYSCTL_SCHEDOP_putinfo: /* 0: no limit */
+        if (us && (us < XEN_SYSCTL_SCHED_RATELIMIT_MIN || us > XEN_SYSCTL_SCHED_RATELIMIT_MAX))
+            return -EINVAL;
+        WRITE_ONCE(sched_ratelimit_ns, us * NS_PER_US);
+        return 0;
+    default:
         return -EINVAL;
-    return s->u.sched_credit2.ratelimit_us ? -EINVAL : 0;
+    }
 }
 
 /* ---- features

@@ -39,16 +39,16 @@ static void poll_expired(void *data)
 /* Arm one of v's timers, on the pCPU where v is. */
 static void arm(struct vcpu *v, struct timer *t, uint64_t expires_ns)
 {
-    if (t->cpu != v->cpu)
-        timer_migrate(t, v->cpu);
+    if (t->cpu != v->sched.cpu)
+        timer_migrate(t, v->sched.cpu);
     timer_set(t, expires_ns);
 }
 
 void vcpu_op_init(struct vcpu *v)
 {
-    timer_init(&v->singleshot, singleshot_expired, v, v->cpu);
-    timer_init(&v->periodic, periodic_expired, v, v->cpu);
-    timer_init(&v->poll_timer, poll_expired, v, v->cpu);
+    timer_init(&v->singleshot, singleshot_expired, v, v->sched.cpu);
+    timer_init(&v->periodic, periodic_expired, v, v->sched.cpu);
+    timer_init(&v->poll_timer, poll_expired, v, v->sched.cpu);
     v->periodic_ns = 0;
     v->time_info_gva = 0;
 }

@@ -95,7 +95,7 @@ void vlapic_timer_init(struct vcpu *v)
     struct vlapic *l = v->vlapic;
 
     spin_lock_init(&l->timer_lock);
-    timer_init(&l->timer, timer_fired, l, v->cpu);
+    timer_init(&l->timer, timer_fired, l, v->sched.cpu);
 }
 
 void vlapic_timer_reset(struct vcpu *v)

@@ -1,0 +1,464 @@
+/* balance.c: many run queues: where a woken unit goes, what an idle pCPU takes, and how queues of
+ * unequal weight even out.
+ *
+ * Two sets of pCPUs steer it: the idle ones, and those whose queue holds a waiting unit that others
+ * may take (surplus). A pCPU that finds nothing to run enters the idle set, then looks at the
+ * surplus set again; a queue enters the surplus set, then looks at the idle set: one of them sees
+ * the other. Whoever sends work to an idle pCPU takes it out of the set.
+ *
+ * Busy pCPUs look at a few others of the surplus set now and then, and take a unit when that evens
+ * the weights, or when it lags behind in virtual time: so that three units on two pCPUs take turns.
+ *
+ * A second queue's lock is only tried for while one is held.
+ */
+#include "core/atomic.h"
+#include "core/runq.h"
+#include "core/time.h"
+
+#define SCAN_MAX   16              /* waiting units looked at in another's queue */
+#define PROBES     4               /* queues looked at for balance */
+#define SYNC_NS    (16 * ROUND_NS) /* a clock further behind is not comparable: it is set */
+#define BALANCE_NS (ROUND_NS / 8)
+#define WORDS      (MAX_CPUS / 64)
+
+static uint64_t idle_set[WORDS], surplus_set[WORDS];
+
+static struct run_queue *queue_of(unsigned cpu)
+{
+    return sched_hook_queue(cpu);
+}
+
+/* First pCPU from `from` on in a & b; nr_cpus when there is none. */
+static unsigned find_from(unsigned from, const uint64_t *a, const uint64_t *b)
+{
+    uint64_t mask = ~0ULL << (from % 64);
+    for (unsigned w = from / 64; w * 64 < nr_cpus; w++, mask = ~0ULL) {
+        uint64_t bits = READ_ONCE(a[w]) & b[w] & mask;
+        if (bits)
+            return w * 64 + (unsigned)__builtin_ctzll(bits);
+    }
+    return nr_cpus;
+}
+
+/* The same, going round the end. */
+static unsigned find_cpu(unsigned from, const uint64_t *a, const uint64_t *b)
+{
+    unsigned cpu = find_from(from, a, b);
+    return cpu < nr_cpus || !from ? cpu : find_from(0, a, b);
+}
+
+static unsigned next_random(struct run_queue *rq)
+{
+    rq->random = rq->random * 1664525 + 1013904223;
+    return (rq->random >> 8) % nr_cpus;
+}
+
+/* ---- the two sets
+ * ----------------------------------------------------------------------------------- */
+/* Take a pCPU out of the idle set: true for one caller. */
+static bool claim_idle(unsigned cpu)
+{
+    return READ_ONCE(idle_set[cpu / 64]) >> (cpu % 64) & 1 && test_and_clear_bit(cpu, idle_set);
+}
+
+/* An idle pCPU where u may run, taken out of the set: one it prefers, else any; nr_cpus for none.
+ */
+static unsigned claim_idle_for(const struct sched_unit *u, unsigned near, bool preferred_only)
+{
+    unsigned cpu;
+    do
+        cpu = find_cpu(near, idle_set, u->prefer);
+    while (cpu < nr_cpus && !claim_idle(cpu));
+    if (cpu < nr_cpus || preferred_only)
+        return cpu;
+    do
+        cpu = find_cpu(near, idle_set, u->hard);
+    while (cpu < nr_cpus && !claim_idle(cpu));
+    return cpu;
+}
+
+static void unlock(struct run_queue *rq, uint64_t now)
+{
+    struct tree_node *first = rq->movable.first;
+    bool surplus = first && (rq->curr || rq->count > 1);
+    unsigned idle = nr_cpus;
+    if (surplus != rq->surplus) {
+        rq->surplus = surplus;
+        if (surplus)
+            set_bit(rq->cpu, surplus_set);
+        else
+            clear_bit(rq->cpu, surplus_set);
+    }
+    if (surplus)
+        idle = claim_idle_for(container_of(first, struct sched_unit, node), rq->cpu, false);
+    if (idle < nr_cpus)
+        sched_hook_decide_at(idle, now, now);
+    spin_unlock(&rq->lock);
+}
+
+static struct run_queue *lock_unit(struct sched_unit *u)
+{
+    for (;;) {
+        unsigned cpu = READ_ONCE(u->cpu);
+        struct run_queue *rq = queue_of(cpu);
+        spin_lock(&rq->lock);
+        if (u->cpu == cpu)
+            return rq;
+        spin_unlock(&rq->lock);
+    }
+}
+
+/* ---- wake-ups
+ * ----------------------------------------------------------------------------------------- */
+/* Where u may run with least weight; where it ran last among equals. */
+static unsigned least_loaded(const struct sched_unit *u, bool preferred)
+{
+    unsigned found = nr_cpus;
+    for (unsigned i = 0, cpu = u->cpu; i < nr_cpus; i++, cpu = cpu + 1 == nr_cpus ? 0 : cpu + 1) {
+        if (!(preferred ? unit_prefers(u, cpu) : unit_allowed(u, cpu)))
+            continue;
+        if (found == nr_cpus || queue_of(cpu)->weight < queue_of(found)->weight)
+            found = cpu;
+    }
+    return found;
+}
+
+unsigned sched_place_new(const struct sched_unit *u)
+{
+    unsigned cpu = least_loaded(u, true);
+    if (cpu == nr_cpus)
+        cpu = least_loaded(u, false);
+    return cpu == nr_cpus ? 0 : cpu;
+}
+
+/* Where a waking unit goes: where it ran last if that is idle and it likes it there, an idle pCPU,
+ * or where it ran last: the surplus is evened out from there. */
+static unsigned place(const struct sched_unit *u)
+{
+    if (unit_prefers(u, u->cpu) && claim_idle(u->cpu))
+        return u->cpu;
+    unsigned cpu = u->pinned ? nr_cpus : claim_idle_for(u, u->cpu, false);
+    if (cpu < nr_cpus)
+        return cpu;
+    return unit_prefers(u, u->cpu) ? u->cpu : sched_place_new(u);
+}
+
+static void queue_here(struct run_queue *rq, struct sched_unit *u, uint64_t now)
+{
+    runq_insert(rq, u);
+    sched_hook_state(u, UNIT_WAITING, now);
+    sched_hook_decide_at(rq->cpu, runq_next_decision(rq, now), now);
+}
+
+void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    if (u->queued || u->running || u->parked || !runnable(u)) {
+        unlock(rq, now);
+        return;
+    }
+    unsigned to = place(u);
+    uint64_t from = rq->clock;
+    if (to != u->cpu) { /* it neither waits nor runs: nobody but another waker minds where it is */
+        WRITE_ONCE(u->cpu, to);
+        unlock(rq, now);
+        rq = lock_unit(u);
+        if (u->queued || u->running || u->parked || !runnable(u)) {
+            sched_hook_decide_at(to, now, now); /* it is not idle for the set any more */
+            unlock(rq, now);
+            return;
+        }
+    }
+    runq_update(rq, now);
+    runq_admit(rq, u, to == u->cpu ? from : rq->clock, true);
+    queue_here(rq, u, now);
+    unlock(rq, now);
+}
+
+void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    u->parked = false;
+    unlock(rq, now);
+    sched_wake(u, runnable, now);
+}
+
+void sched_sleep(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    if (!runnable(u)) {
+        if (u->queued) {
+            runq_remove(rq, u);
+            sched_hook_state(u, UNIT_STOPPED, now);
+        } else if (u->parked) {
+            sched_hook_state(u, UNIT_STOPPED, now);
+        } else if (u->running) {
+            u->slice_end_ns = now;
+            sched_hook_decide_at(rq->cpu, now, now);
+        }
+    }
+    unlock(rq, now);
+}
+
+void sched_forget(struct sched_unit *u, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    if (u->queued)
+        runq_remove(rq, u);
+    spin_lock(&u->share->lock);
+    list_del(&u->park_link);
+    u->parked = false;
+    spin_unlock(&u->share->lock);
+    unlock(rq, now);
+}
+
+void sched_changed(struct sched_unit *u, const uint64_t *hard, const uint64_t *soft,
+                   runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    bool was_queued = u->queued;
+    if (was_queued)
+        runq_remove(rq, u);
+    unit_set_affinity(u, hard ? hard : u->hard, soft ? soft : u->soft);
+    runq_reweigh(rq, u, now);
+    if (was_queued && unit_prefers(u, rq->cpu)) {
+        queue_here(rq, u, now);
+        was_queued = false;
+    }
+    if (u->running) {
+        u->slice_end_ns = now;
+        sched_hook_decide_at(rq->cpu, now, now);
+    }
+    unlock(rq, now);
+    if (was_queued)
+        sched_wake(u, runnable, now);
+}
+
+void sched_yield_cpu(unsigned cpu, uint64_t now)
+{
+    struct run_queue *rq = queue_of(cpu);
+    spin_lock(&rq->lock);
+    if (rq->curr && rq->count) {
+        rq->curr->yielded = true;
+        sched_hook_decide_at(cpu, now, now);
+    }
+    unlock(rq, now);
+}
+
+/* ---- taking from others
+ * ----------------------------------------------------------------------------- */
+/* Both locks are held. */
+static void move(struct run_queue *from, struct run_queue *to, struct sched_unit *u)
+{
+    runq_remove(from, u);
+    runq_admit(to, u, from->clock, false);
+    WRITE_ONCE(u->cpu, to->cpu);
+    runq_insert(to, u);
+}
+
+/* One of the first waiting units of `from` that may run on rq's pCPU: one that prefers it. */
+static struct sched_unit *candidate(struct run_queue *rq, struct run_queue *from, bool preferred)
+{
+    struct tree_node *n = from->movable.first;
+    for (unsigned i = 0; n && i < SCAN_MAX; i++, n = tree_next(n)) {
+        struct sched_unit *u = container_of(n, struct sched_unit, node);
+        rq->steps++;
+        if (preferred ? unit_prefers(u, rq->cpu) : unit_allowed(u, rq->cpu))
+            return u;
+    }
+    return NULL;
+}
+
+/* Move a unit that waits on pCPU cpu to rq; *busy: that queue was in use. */
+static bool steal_from(struct run_queue *rq, unsigned cpu, bool preferred, bool *busy, uint64_t now)
+{
+    struct run_queue *from = queue_of(cpu);
+    rq->steps++;
+    if (from == rq)
+        return false;
+    if (!spin_trylock(&from->lock)) {
+        *busy = true;
+        return false;
+    }
+    struct sched_unit *u = candidate(rq, from, preferred);
+    if (u) {
+        runq_update(from, now);
+        move(from, rq, u);
+        rq->steals++;
+    }
+    unlock(from, now);
+    return u;
+}
+
+/* rq's pCPU has nothing to run: true when it has now. */
+static bool steal(struct run_queue *rq, bool preferred, bool *busy, uint64_t now)
+{
+    const uint64_t *s = surplus_set;
+    unsigned start = next_random(rq), cpu;
+    for (cpu = find_from(start, s, s); cpu < nr_cpus; cpu = find_from(cpu + 1, s, s)) {
+        if (steal_from(rq, cpu, preferred, busy, now))
+            return true;
+    }
+    for (cpu = find_from(0, s, s); cpu < start; cpu = find_from(cpu + 1, s, s)) {
+        if (steal_from(rq, cpu, preferred, busy, now))
+            return true;
+    }
+    return false;
+}
+
+/* A waiting unit of `from` that should rather wait here: the weights get more even by it, or it has
+ * lags behind by a quarter of a round. */
+static struct sched_unit *deserving(struct run_queue *rq, struct run_queue *from)
+{
+    uint64_t excess = from->weight - rq->weight;
+    int64_t late = (int64_t)vtime_of(ROUND_NS / 4, from->weight);
+    struct tree_node *n = from->movable.first;
+    for (unsigned i = 0; n && i < SCAN_MAX; i++, n = tree_next(n)) {
+        struct sched_unit *u = container_of(n, struct sched_unit, node);
+        rq->steps++;
+        if (!unit_prefers(u, rq->cpu))
+            continue;
+        if (excess > u->weight || (int64_t)(rq->clock - (n->key + from->base)) > late)
+            return u;
+    }
+    return NULL;
+}
+
+/* Is a the better one of two queues to take from: heavier, or as heavy and further behind? */
+static bool better(const struct run_queue *a, const struct run_queue *b)
+{
+    uint64_t wa = READ_ONCE(a->weight), wb = READ_ONCE(b->weight);
+    return wa != wb ? wa > wb : (int64_t)(READ_ONCE(a->clock) - READ_ONCE(b->clock)) < 0;
+}
+
+/* Look at a few other queues and take one unit from the heaviest of them when that is fair. Queues
+ * of equal weight go equally fast: what sets them apart is past. */
+static void balance(struct run_queue *rq, uint64_t now)
+{
+    struct run_queue *from = NULL;
+    rq->next_balance_ns = now + BALANCE_NS;
+    for (unsigned i = 0; i < PROBES; i++) {
+        unsigned cpu = find_cpu(next_random(rq), surplus_set, surplus_set);
+        rq->steps++;
+        if (cpu == nr_cpus)
+            return;
+        struct run_queue *other = queue_of(cpu);
+        if (other != rq && (!from || better(other, from)))
+            from = other;
+    }
+    if (!from || !spin_trylock(&from->lock))
+        return;
+    runq_update(from, now);
+    if ((int64_t)(from->clock - rq->clock) > (int64_t)vtime_of(SYNC_NS, rq->weight))
+        runq_set_clock(rq, from->clock);
+    struct sched_unit *u = from->weight > rq->weight ? deserving(rq, from) : NULL;
+    if (u) {
+        if (from->weight - rq->weight > 4UL * u->weight)
+            rq->next_balance_ns = now; /* far from even: go on at the next decision */
+        move(from, rq, u);
+        rq->pulls++;
+    }
+    unlock(from, now);
+}
+
+/* ---- the decision
+ * --------------------------------------------------------------------------------------- */
+/* Take u off its pCPU. True: done, *again when it still is to be queued here after others (it
+ * yielded). False: it must go elsewhere, and that queue was in use. */
+static bool stop(struct run_queue *rq, struct sched_unit *u, bool goes_on, bool *again,
+                 uint64_t now)
+{
+    struct run_queue *to = rq;
+    bool allowed = unit_allowed(u, rq->cpu);
+    *again = false;
+    if (goes_on && !allowed) {
+        to = queue_of(place(u));
+    } else if (goes_on && !unit_prefers(u, rq->cpu)) {
+        unsigned cpu = claim_idle_for(u, rq->cpu, true);
+        if (cpu < nr_cpus)
+            to = queue_of(cpu);
+    }
+    if (to != rq && !spin_trylock(&to->lock)) {
+        sched_hook_decide_at(to->cpu, now,
+                             now); /* back into the idle set, where it may come from */
+        if (!allowed)
+            return false;
+        to = rq;
+    }
+    runq_put(rq, now);
+    if (!goes_on) {
+        sched_hook_state(u, UNIT_STOPPED, now);
+    } else if (to != rq) {
+        runq_admit(to, u, rq->clock, false);
+        WRITE_ONCE(u->cpu, to->cpu);
+        queue_here(to, u, now);
+        unlock(to, now);
+    } else {
+        sched_hook_state(u, UNIT_WAITING, now);
+        if (u->yielded)
+            *again = true;
+        else
+            runq_insert(rq, u);
+    }
+    return true;
+}
+
+/* The next unit to run from rq or another queue, made current. */
+static struct sched_unit *pick_or_steal(struct run_queue *rq, bool *busy, uint64_t now)
+{
+    struct sched_unit *u = runq_pick(rq, now);
+    while (!u && (steal(rq, true, busy, now) || steal(rq, false, busy, now)))
+        u = runq_pick(rq, now); /* what was taken may have no budget */
+    return u;
+}
+
+struct sched_unit *sched_next(unsigned cpu, runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = queue_of(cpu);
+    for (;; __builtin_ia32_pause()) {
+        struct sched_unit *u, *next;
+        bool goes_on = false, again = false, busy = false;
+        spin_lock(&rq->lock);
+        u = rq->curr;
+        if (u) {
+            runq_update(rq, now);
+            goes_on = runnable(u);
+            if (goes_on && !u->yielded && now < u->slice_end_ns) {
+                sched_hook_decide_at(cpu, u->slice_end_ns, now);
+                unlock(rq, now);
+                return u;
+            }
+        }
+        rq->decisions++;
+        if (u && !stop(rq, u, goes_on, &again, now)) {
+            spin_unlock(&rq->lock);
+            continue;
+        }
+        if (now >= rq->next_balance_ns && rq->weight)
+            balance(rq, now);
+        next = again ? runq_pick(rq, now) : pick_or_steal(rq, &busy, now);
+        if (again) {
+            runq_insert(rq, u);
+            next = next ? next : runq_pick(rq, now);
+        }
+        if (!next) { /* idle, unless work comes up between the last look and the set */
+            set_bit(cpu, idle_set);
+            smp_mb();
+            next = pick_or_steal(rq, &busy, now);
+        }
+        if (next) {
+            clear_bit(cpu, idle_set);
+            sched_hook_state(next, UNIT_RUNNING, now);
+            sched_hook_decide_at(cpu, next->slice_end_ns, now);
+        }
+        unlock(rq, now);
+        if (next || !busy)
+            return next;
+    }
+}
+
+void balance_reset(void)
+{
+    for (unsigned i = 0; i < WORDS; i++)
+        idle_set[i] = surplus_set[i] = 0;
+}
