@@ -14,6 +14,7 @@
 #include "core/errno.h"
 #include "core/print.h"
 #include "core/string.h"
+#include "platform/ioreq.h"
 #include "platform/mmio.h"
 
 #define RAM_PAGES 16
@@ -31,6 +32,7 @@ mfn_t max_mfn = RAM_PAGES;
 struct cpu host_test_cpu;
 
 static struct domain dom;
+static struct ioreq_domain servers;
 static struct vcpu vcpu;
 static struct mmio_vcpu *m;
 
@@ -310,7 +312,36 @@ static void set_dr(struct vcpu *v, unsigned dr, uint64_t val)
     if (dr == 6)
         dr6 = val;
 }
+static void get_insn_place(struct vcpu *v, struct insn_place *out)
+{
+    *out = (struct insn_place){
+        .mode = {.cr0 = CR0_PE | CR0_PG, .cr4 = CR4_PAE | CR4_OSFXSR, .efer = EFER_LME | EFER_LMA},
+        .linear = v->regs.rip,
+        .bytes = 8,
+        .cpl = (uint8_t)cpl,
+    };
+}
+/* Instructions come by the short way and by the long one, in turn. */
+bool guest_peek(struct vcpu *v, const struct gwalk_mode *m, uint64_t linear, void *buf,
+                unsigned bytes)
+{
+    static unsigned turn;
+    uint32_t pfec;
+    paddr_t gpa;
+
+    if (turn++ % 2 || guest_walk(v->domain, m, linear, GWALK_FETCH, &gpa, &pfec) ||
+        gpa >= RAM_PAGES * PAGE_SIZE)
+        return false;
+    memcpy(buf, host_test_ram + gpa, bytes);
+    return true;
+}
+paddr_t vlapic_page(const struct vcpu *v)
+{
+    (void)v;
+    return LAPIC;
+}
 static const struct hvm_ops fake_ops = {
+    .get_insn_place = get_insn_place,
     .get_segment = get_segment,
     .set_segment = set_segment,
     .get_cr = get_cr,
@@ -331,6 +362,9 @@ static int setup(void **state)
     memset(host_test_ram, 0, RAM_PAGES * PAGE_SIZE);
     frame_table = calloc(RAM_PAGES, sizeof(*frame_table));
     memset(&dom, 0, sizeof(dom));
+    memset(&servers, 0, sizeof(servers));
+    memset(servers.claimed_ports, 0xff, sizeof(servers.claimed_ports));
+    dom.ioreq = &servers;
     memset(&vcpu, 0, sizeof(vcpu));
     memset(&dm, 0, sizeof(dm));
     nr_log = nr_posted = crashes = walks = dirty = local_reads = debug_chars = 0;

@@ -636,6 +636,27 @@ static void watched_memory(void **state)
     assert_int_equal(ioreq_send_mem_type(v, &p), IOREQ_NO_SERVER);
 }
 
+/* A port that somebody claims is never taken for nobody's. */
+static void claimed_ports(void **state)
+{
+    ioservid_t a = new_server(0), b = new_server(0);
+
+    (void)state;
+    ioreq_server_range(&dom, a, XEN_DMOP_IO_RANGE_PORT, 0x1f0, 0x1f7, true);
+    ioreq_server_range(&dom, b, XEN_DMOP_IO_RANGE_PORT, 0x1ff0, 0x200f, true);
+    ioreq_server_range(&dom, b, XEN_DMOP_IO_RANGE_PORT, 0xffff, 0x2000000, true);
+    assert_true(ioreq_may_claim(dom.ioreq, 0x1f0) && ioreq_may_claim(dom.ioreq, 0x1f7));
+    assert_false(ioreq_may_claim(dom.ioreq, 0x1ef) || ioreq_may_claim(dom.ioreq, 0x1f8));
+    for (unsigned port = 0x1ff0; port < 0x2010; port++)
+        assert_true(ioreq_may_claim(dom.ioreq, (uint16_t)port));
+    assert_true(ioreq_may_claim(dom.ioreq, 0xffff));
+    assert_true(ioreq_may_claim(dom.ioreq, 0xcf8) && ioreq_may_claim(dom.ioreq, 0xcff));
+    ioreq_server_range(&dom, a, XEN_DMOP_IO_RANGE_PORT, 0x1f0, 0x1f7, false);
+    assert_false(ioreq_may_claim(dom.ioreq, 0x1f0));
+    ioreq_server_destroy(&dom, b);
+    assert_false(ioreq_may_claim(dom.ioreq, 0x2000) || ioreq_may_claim(dom.ioreq, 0xffff));
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -654,6 +675,7 @@ int main(void)
         TEST(server_goes_away),
         TEST(legacy_gfns),
         TEST(watched_memory),
+        TEST(claimed_ports),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,20 +20,28 @@
                                     __ATOMIC_SEQ_CST);                                             \
     })
 
-/* Bitmap of 64-bit words. The test_and_ forms return the bit's old value. */
+/* Bitmap of 32- or 64-bit words. The test_and_ forms return the bit's old value. */
 static inline bool test_bit(unsigned n, const volatile void *map)
 {
     return (((const volatile uint8_t *)map)[n / 8] >> (n % 8)) & 1;
 }
 static inline bool test_and_set_bit(unsigned n, volatile void *map)
 {
-    uint8_t m = (uint8_t)(1u << (n % 8));
-    return __atomic_fetch_or((volatile uint8_t *)map + n / 8, m, __ATOMIC_SEQ_CST) & m;
+    bool was;
+    __asm__ volatile("lock btsl %2, %1"
+                     : "=@ccc"(was), "+m"(((volatile uint32_t *)map)[n / 32])
+                     : "r"(n % 32)
+                     : "memory");
+    return was;
 }
 static inline bool test_and_clear_bit(unsigned n, volatile void *map)
 {
-    uint8_t m = (uint8_t)(1u << (n % 8));
-    return __atomic_fetch_and((volatile uint8_t *)map + n / 8, (uint8_t)~m, __ATOMIC_SEQ_CST) & m;
+    bool was;
+    __asm__ volatile("lock btrl %2, %1"
+                     : "=@ccc"(was), "+m"(((volatile uint32_t *)map)[n / 32])
+                     : "r"(n % 32)
+                     : "memory");
+    return was;
 }
 #define set_bit(n, map)   ((void)test_and_set_bit(n, map))
 #define clear_bit(n, map) ((void)test_and_clear_bit(n, map))

@@ -127,7 +127,8 @@ struct vcpu {
     void *ioreq;            /* per-vCPU ioreq state, platform/ioreq.c */
     void *emul;             /* per-vCPU emulation state (pending MMIO response), platform/mmio.c */
 
-    uint64_t exits[256]; /* counters by exit reason class */
+    struct guest_peek peek; /* npt/gpeek.c */
+    uint64_t exits[256];    /* counters by exit reason class */
 };
 
 enum domain_dying { DOMAIN_ALIVE, DOMAIN_DYING, DOMAIN_DEAD };

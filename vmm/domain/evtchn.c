@@ -14,7 +14,7 @@
 
 /* ---- delivery ------------------------------------------------------------------------------- */
 
-static void wake_pollers(struct domain *d, unsigned port)
+static __attribute__((noinline)) void wake_pollers(struct domain *d, unsigned port)
 {
     struct evtchn_domain *ed = d->evtchn;
 
@@ -38,10 +38,10 @@ void evtchn_set_pending(struct domain *d, struct evtchn *chn, unsigned port)
         evtchn_fifo_set_pending(d, f, chn, port);
     else
         evtchn_2l_set_pending(d, chn, port);
-    for (unsigned i = 0; i < ARRAY_SIZE(ed->polling); i++)
-        if (unlikely(READ_ONCE(ed->polling[i])))
-            wake_pollers(d, port);
+    if (unlikely(READ_ONCE(ed->polling[0]) | READ_ONCE(ed->polling[1])))
+        wake_pollers(d, port);
 }
+STATIC_ASSERT(ARRAY_SIZE(((struct evtchn_domain *)0)->polling) == 2);
 
 static bool is_pending(struct domain *d, unsigned port)
 {
@@ -530,7 +530,6 @@ static const struct {
     [EVTCHNOP_bind_interdomain] = {sizeof(struct evtchn_bind_interdomain), true},
     [EVTCHNOP_bind_virq] = {sizeof(struct evtchn_bind_virq), true},
     [EVTCHNOP_close] = {sizeof(struct evtchn_close), false},
-    [EVTCHNOP_send] = {sizeof(struct evtchn_send), false},
     [EVTCHNOP_status] = {sizeof(struct evtchn_status), true},
     [EVTCHNOP_alloc_unbound] = {sizeof(struct evtchn_alloc_unbound), true},
     [EVTCHNOP_bind_ipi] = {sizeof(struct evtchn_bind_ipi), true},
@@ -542,14 +541,12 @@ static const struct {
     [EVTCHNOP_set_priority] = {sizeof(struct evtchn_set_priority), false},
 };
 
-/* HYPERVISOR_event_channel_op(cmd, argument). v is current; no locks held. */
-long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
+static __attribute__((noinline)) long other_op(struct vcpu *v, const uint64_t arg[6])
 {
     union {
         struct evtchn_bind_interdomain bind_interdomain;
         struct evtchn_bind_virq bind_virq;
         struct evtchn_close close;
-        struct evtchn_send send;
         struct evtchn_status status;
         struct evtchn_alloc_unbound alloc_unbound;
         struct evtchn_bind_ipi bind_ipi;
@@ -571,8 +568,6 @@ long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
         return -EFAULT;
 
     switch (cmd) {
-    case EVTCHNOP_send:
-        return evtchn_send(d, u.send.port);
     case EVTCHNOP_unmask:
         return op_unmask(d, u.unmask.port);
     case EVTCHNOP_bind_interdomain:
@@ -612,6 +607,18 @@ long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
     if (!rc && op_args[cmd].answers && copy_to_guest(arg[1], &u, op_args[cmd].bytes))
         rc = -EFAULT;
     return rc;
+}
+
+/* HYPERVISOR_event_channel_op(cmd, argument). v is current; no locks held. */
+long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
+{
+    struct evtchn_send send;
+
+    if ((uint32_t)arg[0] != EVTCHNOP_send)
+        return other_op(v, arg);
+    if (copy_from_guest(&send, arg[1], sizeof(send)))
+        return -EFAULT;
+    return evtchn_send(v->domain, send.port);
 }
 
 /* ---- life cycle ----------------------------------------------------------------------------- */

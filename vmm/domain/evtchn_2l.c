@@ -40,21 +40,35 @@ unsigned evtchn_2l_ports(const struct domain *d)
 }
 
 /* Select port's word in v's vcpu_info and tell v. */
-static void select_port(struct domain *d, struct vcpu *v, unsigned port)
+static inline void select_port(struct vcpu *v, unsigned port, bool layout32)
 {
     struct vcpu_info *info = READ_ONCE(v->info);
-    void *sel =
-        d->has_32bit_shinfo ? (char *)info + VCPU_INFO32_SEL : (void *)&info->evtchn_pending_sel;
+    void *sel = layout32 ? (char *)info + VCPU_INFO32_SEL : (void *)&info->evtchn_pending_sel;
 
-    if (info != &no_vcpu_info && !test_and_set_bit(port / (d->has_32bit_shinfo ? 32 : 64), sel))
-        evtchn_mark_vcpu(v);
+    if (likely(info != &no_vcpu_info) && !test_and_set_bit(port / (layout32 ? 32 : 64), sel) &&
+        !atomic_xchg(&info->evtchn_upcall_pending, 1))
+        evtchn_notify_vcpu(v);
+}
+
+static __attribute__((noinline)) void set_pending32(struct domain *d, struct evtchn *chn,
+                                                    unsigned port)
+{
+    if (port < evtchn_2l_ports(d) && !test_and_set_bit(port, pending_map(d)) &&
+        !test_bit(port, mask_map(d)))
+        select_port(d->vcpu[chn->vcpu], port, true);
 }
 
 void evtchn_2l_set_pending(struct domain *d, struct evtchn *chn, unsigned port)
 {
-    if (port < evtchn_2l_ports(d) && !test_and_set_bit(port, pending_map(d)) &&
-        !test_bit(port, mask_map(d)))
-        select_port(d, d->vcpu[chn->vcpu], port);
+    struct shared_info *s = d->shared_info;
+
+    if (unlikely(d->has_32bit_shinfo)) {
+        set_pending32(d, chn, port);
+        return;
+    }
+    if (port < 64 * 64 && !test_and_set_bit(port, s->evtchn_pending) &&
+        !test_bit(port, s->evtchn_mask))
+        select_port(d->vcpu[chn->vcpu], port, false);
 }
 
 bool evtchn_2l_pending(const struct domain *d, unsigned port)
@@ -72,7 +86,7 @@ void evtchn_2l_unmask(struct domain *d, struct evtchn *chn, unsigned port)
 {
     if (port < evtchn_2l_ports(d) && test_and_clear_bit(port, mask_map(d)) &&
         test_bit(port, pending_map(d)))
-        select_port(d, d->vcpu[chn->vcpu], port);
+        select_port(d->vcpu[chn->vcpu], port, d->has_32bit_shinfo);
 }
 
 /* ---- vcpu_info ------------------------------------------------------------------------------ */

@@ -95,40 +95,40 @@ void hvm_inject_page_fault(struct vcpu *v, uint64_t cr2, uint32_t error)
     hvm_inject_exception(v, EXC_PF, error);
 }
 
+static __attribute__((noinline)) void single_step(struct vcpu *v)
+{
+    hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | BIT(14));
+    hvm_inject_exception(v, EXC_DB, -1);
+}
+
 void hvm_skip(struct vcpu *v, unsigned bytes)
 {
-    struct segment cs;
-    v->regs.rip += bytes;
-    if (unlikely(v->regs.rip >> 32)) {
-        hvm_ops->get_segment(v, SEGR_CS, &cs);
-        if (!(cs.attr & 0x200))
-            v->regs.rip = (uint32_t)v->regs.rip;
-    }
+    uint64_t old = v->regs.rip, rip = old + bytes;
+
+    /* Past 4 GiB: only 64-bit code gets there. */
+    if (unlikely((old ^ rip) >> 32) && hvm_ops->get_code_bytes(v) != 8)
+        rip = (uint32_t)rip;
+    v->regs.rip = rip;
     v->regs.rflags &= ~RFLAGS_RF;
     hvm_ops->set_interrupt_shadow(v, 0);
-    if (unlikely(v->regs.rflags & RFLAGS_TF)) {
-        hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | BIT(14));
-        hvm_inject_exception(v, EXC_DB, -1);
-    }
+    if (unlikely(v->regs.rflags & RFLAGS_TF))
+        single_step(v);
 }
 
 /* ---- the length of an instruction that the CPU did not tell
  * ---------------------------------------- */
-static unsigned fetch_bytes(struct vcpu *v, uint64_t linear, uint8_t *buf, unsigned want)
+/* Up to want bytes, which may cross a page; how many can be read. */
+static unsigned fetch_bytes(struct vcpu *v, const struct insn_place *at, uint8_t *buf,
+                            unsigned want)
 {
-    struct gwalk_mode m = {
-        .cr0 = hvm_ops->get_cr(v, 0),
-        .cr3 = hvm_ops->get_cr(v, 3),
-        .cr4 = hvm_ops->get_cr(v, 4),
-        .efer = hvm_ops->get_efer(v),
-        .rflags = v->regs.rflags,
-    };
-    unsigned got = 0, access = GWALK_FETCH | (hvm_ops->get_cpl(v) == 3 ? GWALK_USER : 0);
+    unsigned got = 0, access = GWALK_FETCH | (at->cpl == 3 ? GWALK_USER : 0);
+    uint64_t linear = at->linear;
+
     while (got < want) {
         unsigned n = (unsigned)MIN(want - got, PAGE_SIZE - (linear & ~PAGE_MASK));
         paddr_t gpa;
         uint32_t pfec;
-        if (guest_walk(v->domain, &m, linear, access, &gpa, &pfec) ||
+        if (guest_walk(v->domain, &at->mode, linear, access, &gpa, &pfec) ||
             copy_from_gpa(v->domain, buf + got, gpa, n))
             break;
         got += n;
@@ -171,24 +171,18 @@ static enum emul_result no_read(struct emul_ctx *c, uint64_t linear, void *buf, 
 }
 static const struct emul_ops no_ops = {.read = no_read};
 
-unsigned exit_insn_length(struct vcpu *v)
+static __attribute__((noinline)) unsigned decoded_length(struct vcpu *v,
+                                                         const struct insn_place *at)
 {
-    struct segment cs;
     struct emul_ctx c;
-    uint8_t b[15];
+    uint8_t b[INSN_MAX];
+    unsigned got = fetch_bytes(v, at, b, sizeof(b));
 
-    hvm_ops->get_segment(v, SEGR_CS, &cs);
-    bool wide = cs.attr & 0x200 && vcpu_long_mode(v);
-    uint64_t linear = wide ? v->regs.rip : (uint32_t)(cs.base + v->regs.rip);
-    unsigned got = fetch_bytes(v, linear, b, 2);
-    if (got == 2 && known_length(b))
-        return known_length(b);
-    got = fetch_bytes(v, linear, b, 15);
     memset(&c, 0, sizeof(c));
     c.regs = (struct emul_regs *)&v->regs;
-    c.code_bytes = wide ? 8 : cs.attr & 0x400 ? 4 : 2;
+    c.code_bytes = at->bytes;
     c.stack_bytes = c.code_bytes;
-    c.cr0 = hvm_ops->get_cr(v, 0);
+    c.cr0 = at->mode.cr0;
     c.ops = &no_ops;
     memcpy(c.bytes, b, got);
     emul_begin(&c, got);
@@ -196,15 +190,31 @@ unsigned exit_insn_length(struct vcpu *v)
     return n > 0 ? (unsigned)n : 0;
 }
 
-static bool skip_insn(struct vcpu *v, unsigned insn_bytes)
+unsigned exit_insn_length(struct vcpu *v)
+{
+    struct insn_place at;
+    uint8_t b[2];
+    unsigned known = 0;
+
+    hvm_ops->get_insn_place(v, &at);
+    if (likely(guest_peek(v, &at.mode, at.linear, b, sizeof(b))))
+        known = known_length(b);
+    return likely(known) ? known : decoded_length(v, &at);
+}
+
+static __attribute__((noinline)) bool unreadable(struct vcpu *v)
+{
+    domain_crash(v->domain, "d%uv%u: instruction at %lx cannot be read", v->domain->id, v->id,
+                 v->regs.rip);
+    return false;
+}
+
+static inline bool skip_insn(struct vcpu *v, unsigned insn_bytes)
 {
     if (!insn_bytes)
         insn_bytes = exit_insn_length(v);
-    if (!insn_bytes) {
-        domain_crash(v->domain, "d%uv%u: instruction at %lx cannot be read", v->domain->id, v->id,
-                     v->regs.rip);
-        return false;
-    }
+    if (unlikely(!insn_bytes))
+        return unreadable(v);
     hvm_skip(v, insn_bytes);
     return true;
 }
@@ -268,6 +278,9 @@ void exit_xsetbv(struct vcpu *v, unsigned insn_bytes)
 void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write,
                        bool exec, const uint8_t *insn, unsigned insn_bytes)
 {
+    /* The LAPIC's page is above all else at its address. */
+    if (likely(!exec) && handle_lapic_mov(v, gpa, write, insn, insn_bytes))
+        return;
     switch (p2m_fault(v, gpa, write, exec)) {
     case P2M_FAULT_RESOLVED:
         return;

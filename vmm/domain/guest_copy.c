@@ -29,14 +29,11 @@ static int copy_page(struct domain *d, paddr_t gpa, void *buf, size_t bytes, enu
 static int copy_linear(uint64_t gva, void *buf, size_t bytes, enum copy_op op)
 {
     struct vcpu *v = current_vcpu();
-    struct gwalk_mode m = {
-        .cr0 = hvm_ops->get_cr(v, 0),
-        .cr3 = hvm_ops->get_cr(v, 3),
-        .cr4 = hvm_ops->get_cr(v, 4),
-        .efer = hvm_ops->get_efer(v),
-        .rflags = v->regs.rflags | BIT(18), /* hypercall buffers may be the user's: as with STAC */
-    };
+    struct insn_place at;
+    hvm_ops->get_insn_place(v, &at);
+    struct gwalk_mode m = at.mode;
     bool wide = m.efer & EFER_LMA;
+    m.rflags |= BIT(18); /* hypercall buffers may be the user's: as with STAC */
     while (bytes) {
         size_t n = MIN(bytes, PAGE_SIZE - (gva & ~PAGE_MASK));
         paddr_t gpa;
@@ -59,6 +56,12 @@ static int copy_linear(uint64_t gva, void *buf, size_t bytes, enum copy_op op)
 
 int copy_from_guest(void *dst, uint64_t gva, size_t bytes)
 {
+    struct vcpu *v = current_vcpu();
+    struct insn_place at;
+
+    hvm_ops->get_insn_place(v, &at);
+    if (likely(bytes <= PAGE_SIZE && guest_peek(v, &at.mode, gva, dst, (unsigned)bytes)))
+        return 0;
     return copy_linear(gva, dst, bytes, COPY_FROM);
 }
 

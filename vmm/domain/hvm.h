@@ -65,6 +65,14 @@ enum exception {
     EXC_XM
 };
 
+/* Where the next instruction is, and what it takes to read it. */
+struct insn_place {
+    struct gwalk_mode mode;
+    uint64_t linear;
+    uint8_t bytes; /* of code: 2, 4 or 8 (16-, 32-, 64-bit) */
+    uint8_t cpl;
+};
+
 struct hvm_ops {
     const char *name;
     int (*cpu_up)(struct cpu *c); /* turn virtualisation on, on this pCPU */
@@ -88,6 +96,9 @@ struct hvm_ops {
     uint64_t (*get_dr)(struct vcpu *v, unsigned dr); /* 6, 7 */
     void (*set_dr)(struct vcpu *v, unsigned dr, uint64_t val);
     unsigned (*get_cpl)(struct vcpu *v);
+    unsigned (*get_code_bytes)(struct vcpu *v); /* 2, 4 or 8: 16-, 32- or 64-bit code */
+    /* All in one call: the exit path. */
+    void (*get_insn_place)(struct vcpu *v, struct insn_place *out);
     /* MSRs that live in the hardware state (STAR.., SYSENTER_*, FS/GS base, PAT). -ENOENT. */
     int (*get_msr)(struct vcpu *v, uint32_t msr, uint64_t *val);
     int (*set_msr)(struct vcpu *v, uint32_t msr, uint64_t val);
@@ -100,6 +111,15 @@ struct hvm_ops {
 
 extern const struct hvm_ops svm_ops, vmx_ops;
 extern const struct hvm_ops *hvm_ops; /* chosen at boot */
+
+#define INSN_MAX 15u /* bytes; SDM 2A, 2.3.11 */
+
+/* The bytes at `at` that are in its page, INSN_MAX at most; 0: not to be had this way. */
+static inline unsigned insn_peek(struct vcpu *v, const struct insn_place *at, uint8_t *buf)
+{
+    unsigned n = (unsigned)MIN(INSN_MAX, PAGE_SIZE - (at->linear & ~PAGE_MASK));
+    return guest_peek(v, &at->mode, at->linear, buf, n) ? n : 0;
+}
 
 static inline bool vcpu_long_mode(struct vcpu *v) /* EFER.LMA */
 {

@@ -76,16 +76,30 @@ bool hypercall_preempt_check(void)
     return READ_ONCE(this_cpu()->work);
 }
 
+static inline void arguments64(const struct guest_regs *r, uint64_t arg[6])
+{
+    arg[0] = r->gpr[RDI];
+    arg[1] = r->gpr[RSI];
+    arg[2] = r->gpr[RDX];
+    arg[3] = r->gpr[R10];
+    arg[4] = r->gpr[R8];
+    arg[5] = r->gpr[R9];
+}
+
+static void arguments32(const struct guest_regs *r, uint64_t arg[6])
+{
+    for (unsigned i = 0; i < 6; i++)
+        arg[i] = (uint32_t)r->gpr[arg_regs32[i]];
+}
+
 /* VMCALL or VMMCALL from kernel mode: number in rax, arguments by width, result in rax. */
 void exit_vmcall(struct vcpu *v, unsigned insn_bytes)
 {
     struct guest_regs *r = &v->regs;
-    uint64_t arg[6];
-    struct segment cs;
-
-    hvm_ops->get_segment(v, SEGR_CS, &cs);
-    bool wide = vcpu_long_mode(v) && cs.attr & 0x200;
+    bool wide = hvm_ops->get_code_bytes(v) == 8;
     uint64_t nr = wide ? r->gpr[RAX] : (uint32_t)r->gpr[RAX];
+    uint64_t arg[6];
+
     if (!insn_bytes)
         insn_bytes = 3;
     if (unlikely(hvm_ops->get_cpl(v) != 0)) {
@@ -93,9 +107,12 @@ void exit_vmcall(struct vcpu *v, unsigned insn_bytes)
         hvm_skip(v, insn_bytes);
         return;
     }
-    v->compat = !wide;
-    for (unsigned i = 0; i < 6; i++)
-        arg[i] = wide ? r->gpr[arg_regs64[i]] : (uint32_t)r->gpr[arg_regs32[i]];
+    if (likely(wide))
+        arguments64(r, arg);
+    else
+        arguments32(r, arg);
+    if (unlikely(!wide))
+        v->compat = true;
     long ret = nr < NR_HYPERCALLS && hypercalls[nr]
                    ? hypercalls[nr](v, arg)
                    : hypercall_missing(v, "hypercall", (unsigned)nr, -ENOSYS);

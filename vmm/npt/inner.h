@@ -44,6 +44,7 @@ struct p2m {
     struct domain *d;
     uint64_t *root;
     uint32_t seq;
+    uint64_t generation; /* counts changes that took RAM away from where it was; gpeek.c */
     struct list pool; /* zeroed tables, unused */
     unsigned pool_count;
     uint64_t table_pages; /* all: root, linked, unlinked and pooled */

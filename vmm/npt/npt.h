@@ -122,3 +122,24 @@ struct gwalk_mode {
  * the page fault error code in *pfec. Does not check reserved bits of PAE PDPTEs (emulators.md). */
 int guest_walk(struct domain *d, const struct gwalk_mode *m, uint64_t linear, unsigned access,
                paddr_t *gpa, uint32_t *pfec);
+
+/* ---- short reads on the exit path: npt/gpeek.c ---------------------------------------------- */
+/* What a vCPU remembers; valid while generation is that of its domain's p2m. All zero at first. */
+struct guest_peek {
+    uint64_t generation;
+    struct {
+        gfn_t gfn;
+        const char *page;
+    } frame[32];         /* RAM, by gfn */
+    struct guest_route { /* a walk through the guest's tables, which is good while they stay so */
+        uint64_t linear, cr3, mode;
+        const uint64_t *entry[4]; /* what was read on the way; fewer levels: some twice */
+        uint64_t value[4];
+        const char *page;
+    } route[8]; /* by page of linear */
+};
+/* Read bytes of RAM at linear, all in one page, for v == current. The caller is entitled to read
+ * there: it is where the CPU has just fetched, or the kernel's read with AC set. False (buf may
+ * have changed): use guest_walk. Takes no lock and no reference. */
+bool guest_peek(struct vcpu *v, const struct gwalk_mode *m, uint64_t linear, void *buf,
+                unsigned bytes);

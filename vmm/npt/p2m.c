@@ -349,8 +349,11 @@ int p2m_set_entry(struct p2m *p, gfn_t gfn, uint64_t new, unsigned level, struct
     p2m_write_entry(entry, new);
     if (pte_is_table(old, level)) {
         unlink_table(p, pte_table(old), level - 1, c);
+        atomic_add(&p->generation, 1);
     } else {
         c->flush |= needs_flush(old, new);
+        if (needs_flush(old, new) && p2m_is_ram(pte_type(old)))
+            atomic_add(&p->generation, 1);
         if (is_foreign(old))
             c->put = mfn_to_page(pte_mfn(old));
     }
@@ -486,6 +489,7 @@ int p2m_init(struct domain *d)
     list_init(&p->pool);
     p->d = d;
     p->table_pages = 1;
+    p->generation = 1; /* what no vCPU remembers yet */
     d->p2m = p;
     return 0;
 }

@@ -19,17 +19,19 @@ void pio_finish(struct vcpu *v, unsigned bytes, bool in, unsigned insn_bytes, ui
 {
     uint64_t *rax = &v->regs.gpr[RAX];
 
-    if (in && bytes == 4)
-        *rax = (uint32_t)val;
+    if (in && bytes == 1)
+        *(uint8_t *)rax = (uint8_t)val;
+    else if (in && bytes == 2)
+        *(uint16_t *)rax = (uint16_t)val;
     else if (in)
-        *rax = (*rax & ~(uint64_t)ones(bytes)) | (val & ones(bytes));
+        *rax = (uint32_t)val;
     hvm_skip(v, insn_bytes);
 }
 
-bool io_local(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val)
+/* Served here, but no device of the platform's. */
+static inline bool other_port(struct vcpu *v, uint16_t port, unsigned bytes, bool write,
+                              uint32_t *val)
 {
-    if (platform_pio(v, port, bytes, write, val))
-        return true;
     if (unlikely(v->domain->is_dom0)) {
         if (!dom0_pio(v, port, bytes, write, val) && !write)
             *val = ones(bytes);
@@ -51,22 +53,22 @@ bool io_local(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_
     return false;
 }
 
+bool io_local(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val)
+{
+    return platform_pio(v, port, bytes, write, val) || other_port(v, port, bytes, write, val);
+}
+
 bool io_may_post(uint16_t port)
 {
     return port == PORT_POST;
 }
 
-void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+/* A device model is asked; false: none claims the port. */
+static bool ask_device_model(struct vcpu *v, uint16_t port, unsigned bytes, bool in,
+                             unsigned insn_bytes, uint32_t val)
 {
-    uint32_t val = in ? ones(bytes) : (uint32_t)v->regs.gpr[RAX] & ones(bytes);
     struct mmio_vcpu *m = v->emul;
-    ioreq_t p;
-
-    if (io_local(v, port, bytes, !in, &val)) {
-        pio_finish(v, bytes, in, insn_bytes, val);
-        return;
-    }
-    p = (ioreq_t){
+    ioreq_t p = {
         .addr = port,
         .data = val,
         .count = 1,
@@ -74,13 +76,33 @@ void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned
         .dir = in ? IOREQ_READ : IOREQ_WRITE,
         .type = IOREQ_TYPE_PIO,
     };
-    if (ioreq_send(v, &p, io_may_post(port)) != IOREQ_PENDING) {
-        pio_finish(v, bytes, in, insn_bytes, ones(bytes));
-        return;
-    }
+
+    if (ioreq_send(v, &p, io_may_post(port)) != IOREQ_PENDING)
+        return false;
     m->waiting = WAIT_PIO;
     m->rip = v->regs.rip;
     m->pio.bytes = bytes;
     m->pio.in = in;
     m->pio.insn_bytes = insn_bytes;
+    return true;
+}
+
+/* A port that is not the platform's. */
+static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, uint16_t port, unsigned bytes,
+                                                    bool in, unsigned insn_bytes, uint32_t val)
+{
+    if (!other_port(v, port, bytes, !in, &val) && ioreq_may_claim(v->domain->ioreq, port) &&
+        ask_device_model(v, port, bytes, in, insn_bytes, val))
+        return;
+    pio_finish(v, bytes, in, insn_bytes, val);
+}
+
+void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+{
+    uint32_t val = in ? ones(bytes) : (uint32_t)v->regs.gpr[RAX] & ones(bytes);
+
+    if (likely(platform_pio(v, port, bytes, !in, &val)))
+        pio_finish(v, bytes, in, insn_bytes, val);
+    else
+        pio_elsewhere(v, port, bytes, in, insn_bytes, val);
 }

@@ -72,7 +72,15 @@ struct ioreq_domain {
     int mem_type_server;  /* lock; -1 none */
     uint32_t legacy_used; /* control; bit per legacy gfn */
     bool dying;           /* control */
+    /* Bit n: a server may claim ports 8n..8n+7. Written under both locks, read without. */
+    uint64_t claimed_ports[65536 / 8 / 64];
 };
+
+/* False when no server claims port, for sure as of now. */
+static inline bool ioreq_may_claim(const struct ioreq_domain *id, uint16_t port)
+{
+    return READ_ONCE(id->claimed_ports[port / 512]) >> (port / 8 % 64) & 1;
+}
 
 /* Per vCPU. server and lost: lock; the rest: v itself. */
 struct ioreq_vcpu {

@@ -466,18 +466,20 @@ static struct mmio_vcpu *begin(struct vcpu *v, unsigned n_bytes)
 {
     struct mmio_vcpu *m = v->emul;
     struct emul_ctx *c = &m->ctx;
+    struct insn_place at;
     struct segment ss = {0};
 
     m->n_done = m->next = 0;
     m->batch_answered = false;
     m->fault.valid = false;
     m->io_permitted = false;
-    m->mode.cr0 = c->cr0 = hvm_ops->get_cr(v, 0);
-    m->mode.cr3 = hvm_ops->get_cr(v, 3);
-    m->mode.cr4 = c->cr4 = hvm_ops->get_cr(v, 4);
-    m->mode.efer = hvm_ops->get_efer(v);
-    m->mode.rflags = v->regs.rflags;
-    c->cpl = hvm_ops->get_cpl(v);
+    hvm_ops->get_insn_place(v, &at);
+    m->mode = at.mode;
+    c->cr0 = at.mode.cr0;
+    c->cr4 = at.mode.cr4;
+    c->cpl = at.cpl;
+    if (!n_bytes)
+        n_bytes = insn_peek(v, &at, c->bytes);
     hvm_ops->get_segment(v, SEGR_CS, (struct segment *)&c->seg[EMUL_SEG_CS]);
     c->seg_valid = 1u << EMUL_SEG_CS;
     if (!(m->mode.efer & EFER_LMA) || !(c->seg[EMUL_SEG_CS].attr & EMUL_SEG_L))

@@ -7,9 +7,6 @@
 #include "core/string.h"
 #include "platform/mmio.h"
 
-#define CS_L  0x200
-#define CS_DB 0x400
-
 struct fast_mov {
     unsigned bytes; /* of the instruction */
     unsigned reg;   /* gpr */
@@ -64,24 +61,17 @@ static bool decode(const uint8_t *insn, unsigned n, bool wide, struct fast_mov *
     return modrm != 0;
 }
 
-/* Up to want bytes at CS:RIP, of its page; 0 when they cannot be read. */
-static unsigned fetch(struct vcpu *v, uint64_t linear, uint8_t *buf, unsigned want)
+/* The instruction's bytes in its page, by the long way; 0 when they cannot be read. */
+static unsigned fetch(struct vcpu *v, const struct insn_place *at, uint8_t *buf, unsigned want)
 {
-    struct gwalk_mode mode = {
-        .cr0 = hvm_ops->get_cr(v, 0),
-        .cr3 = hvm_ops->get_cr(v, 3),
-        .cr4 = hvm_ops->get_cr(v, 4),
-        .efer = hvm_ops->get_efer(v),
-        .rflags = v->regs.rflags,
-    };
-    unsigned n = MIN(want, PAGE_SIZE - (linear & (PAGE_SIZE - 1)));
-    unsigned access = GWALK_FETCH | (hvm_ops->get_cpl(v) == 3 ? GWALK_USER : 0);
+    unsigned n = (unsigned)MIN(want, PAGE_SIZE - (at->linear & (PAGE_SIZE - 1)));
+    unsigned access = GWALK_FETCH | (at->cpl == 3 ? GWALK_USER : 0);
     struct page_info *pg;
     enum p2m_type t;
     paddr_t gpa;
     uint32_t pfec;
 
-    if (guest_walk(v->domain, &mode, linear, access, &gpa, &pfec))
+    if (guest_walk(v->domain, &at->mode, at->linear, access, &gpa, &pfec))
         return 0;
     pg = p2m_get_page(v->domain, gpa >> PAGE_SHIFT, false, &t);
     if (!pg)
@@ -91,26 +81,34 @@ static unsigned fetch(struct vcpu *v, uint64_t linear, uint8_t *buf, unsigned wa
     return n;
 }
 
-bool mmio_fast_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn, unsigned n)
+/* The MOV that accesses gpa and may be done here; false: none. */
+static bool find_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn, unsigned n,
+                     struct fast_mov *f)
 {
-    uint8_t buf[16];
-    struct segment cs;
-    struct fast_mov f;
-    uint64_t val;
-    bool wide;
+    struct insn_place at;
+    uint8_t buf[INSN_MAX];
 
     /* At a page's start the access may have begun in the page before. */
-    if ((gpa & 3) || !(gpa & (PAGE_SIZE - 1)) || (v->regs.rflags & RFLAGS_TF))
+    if ((gpa & 3) || !(gpa & (PAGE_SIZE - 1)) || (v->regs.rflags & (RFLAGS_TF | RFLAGS_VM)))
         return false;
-    hvm_ops->get_segment(v, SEGR_CS, &cs);
-    wide = (cs.attr & CS_L) && vcpu_long_mode(v);
-    if (!wide && (!(cs.attr & CS_DB) || (v->regs.rflags & RFLAGS_VM)))
+    hvm_ops->get_insn_place(v, &at);
+    if (at.bytes == 2)
         return false;
     if (!n) {
-        n = fetch(v, wide ? v->regs.rip : (uint32_t)(cs.base + v->regs.rip), buf, sizeof(buf) - 1);
+        n = insn_peek(v, &at, buf);
+        if (unlikely(!n))
+            n = fetch(v, &at, buf, sizeof(buf));
         insn = buf;
     }
-    if (!decode(insn, n, wide, &f) || f.store != write)
+    return decode(insn, n, at.bytes == 8, f) && f->store == write;
+}
+
+bool mmio_fast_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn, unsigned n)
+{
+    struct fast_mov f;
+    uint64_t val;
+
+    if (!find_mov(v, gpa, write, insn, n, &f))
         return false;
     val = f.has_imm ? f.imm : (uint32_t)v->regs.gpr[f.reg];
     if (!platform_mmio(v, gpa, 4, write, &val))
@@ -119,4 +117,11 @@ bool mmio_fast_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn,
         v->regs.gpr[f.reg] = (uint32_t)val;
     hvm_skip(v, f.bytes);
     return true;
+}
+
+bool handle_lapic_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn,
+                      unsigned insn_bytes)
+{
+    return (gpa & PAGE_MASK) == vlapic_page(v) &&
+           mmio_fast_mov(v, gpa, write, insn, MIN(insn_bytes, INSN_MAX));
 }

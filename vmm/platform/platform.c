@@ -115,7 +115,7 @@ static bool pio_pm(struct domain *d, unsigned offset, unsigned bytes, bool write
         return false;
     if (offset >= 8) { /* the timer is read-only */
         if (!write)
-            *val = vpmtmr_count(d) >> (8 * (offset - 8));
+            *val = vpmtmr_count(d) >> (8 * (offset - 8)) & ~0u >> (32 - 8 * bytes);
         return true;
     }
     if (offset + bytes > 4) /* PM1a_CNT is the device model's */
@@ -124,31 +124,40 @@ static bool pio_pm(struct domain *d, unsigned offset, unsigned bytes, bool write
     return true;
 }
 
+/* Two or four bytes at byte-wide devices. */
+static __attribute__((noinline)) bool pio_wide(struct domain *d, uint16_t port, unsigned bytes,
+                                               bool write, uint32_t *val)
+{
+    uint32_t got = 0;
+
+    for (unsigned i = 0; i < bytes; i++) {
+        uint8_t byte = write ? (uint8_t)(*val >> (8 * i)) : 0xff;
+        if (!pio_byte(d, (uint16_t)(port + i), write, &byte)) {
+            if (i == 0 || port + i == 0x71)
+                return false;
+            byte = 0xff;
+        }
+        got |= (uint32_t)byte << (8 * i);
+    }
+    if (!write)
+        *val = got;
+    return true;
+}
+
 bool platform_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_t *val)
 {
     struct domain *d = v->domain;
     unsigned pm_offset = (uint16_t)(port - vpmtmr_port(d));
 
-    if (pm_offset < 12) {
-        if (!pio_pm(d, pm_offset, bytes, write, val))
-            return false;
-    } else {
-        uint32_t got = 0;
-        for (unsigned i = 0; i < bytes; i++) {
-            uint8_t byte = write ? (uint8_t)(*val >> (8 * i)) : 0xff;
-            if (!pio_byte(d, (uint16_t)(port + i), write, &byte)) {
-                if (i == 0 || port + i == 0x71)
-                    return false;
-                byte = 0xff;
-            }
-            got |= (uint32_t)byte << (8 * i);
-        }
-        if (!write)
-            *val = got;
-    }
-    if (!write && bytes < 4)
-        *val &= (1u << (8 * bytes)) - 1;
-    return true;
+    if (pm_offset < 12)
+        return pio_pm(d, pm_offset, bytes, write, val);
+    if (port > 0x4d1) /* above all the others */
+        return false;
+    if (bytes != 1)
+        return pio_wide(d, port, bytes, write, val);
+    if (!write)
+        *val = 0xff;
+    return pio_byte(d, port, write, (uint8_t *)val);
 }
 
 /* ---- pages ------------------------------------------------------------------------------- */

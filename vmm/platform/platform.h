@@ -70,6 +70,7 @@ int hvm_msr_load(struct vcpu *v, const void *buf, size_t bytes);
  */
 /* Set vector pending (edge when !level) and kick v. Any context. */
 void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level);
+paddr_t vlapic_page(const struct vcpu *v);      /* of its registers; ~0 when they are nowhere */
 uint32_t vlapic_id(const struct vcpu *v);       /* xAPIC or x2APIC id; 2 * vcpu id at reset */
 uint64_t vlapic_base_msr(const struct vcpu *v); /* IA32_APIC_BASE */
 int vlapic_set_base_msr(struct vcpu *v, uint64_t val);
@@ -152,6 +153,9 @@ void handle_string_io(struct vcpu *v, uint16_t port, unsigned bytes, bool in, bo
  * does not). insn: the first insn_bytes of the instruction (decode assist), 0 to fetch them. */
 void handle_mmio(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write,
                  const uint8_t *insn, unsigned insn_bytes);
+/* The same where it is a plain MOV to or from v's LAPIC: done. False, and nothing done: go on. */
+bool handle_lapic_mov(struct vcpu *v, paddr_t gpa, bool write, const uint8_t *insn,
+                      unsigned insn_bytes);
 /* Emulate the instruction at RIP, whatever it does. */
 void handle_emulate(struct vcpu *v);
 /* VWORK_IOREQ was set: finish the access that waited, if its answer is there. Clears nothing. May

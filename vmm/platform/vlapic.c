@@ -193,6 +193,11 @@ static void refresh(struct vcpu *v)
 
 /* ---- reset, identity, mode --------------------------------------------------------------- */
 
+paddr_t vlapic_page(const struct vcpu *v)
+{
+    return v->vlapic->mmio_page;
+}
+
 uint32_t vlapic_id(const struct vcpu *v)
 {
     uint32_t id = READ_ONCE(*reg(v->vlapic, LAPIC_ID));

@@ -42,6 +42,7 @@ enum {
 #define UIP_NS      244000 /* update-in-progress comes up this long before the update */
 #define RTC_IRQ     8
 #define DAY_SECONDS 86400
+#define SHOWN_NONE  INT64_MIN
 
 static struct vrtc *rtc_of(const struct domain *d)
 {
@@ -167,8 +168,12 @@ static void refresh_date(struct domain *d, uint64_t now)
 
     if (r->cmos[R_B] & B_SET)
         return; /* the registers are the guest's to write */
-    struct date t = date_of((int64_t)(rtc_ns(d, now) / NS_PER_SEC));
+    int64_t second = (int64_t)(rtc_ns(d, now) / NS_PER_SEC);
+    if (second == r->shown)
+        return;
+    struct date t = date_of(second);
     store_date(r, &t);
+    r->shown = second;
 }
 
 /* The registers hold a new time: move the domain's clock. Returns the change in seconds. */
@@ -352,6 +357,7 @@ static int64_t write_b(struct domain *d, uint8_t val, uint64_t now)
 
     if (!(old & B_SET))
         refresh_date(d, now); /* what the registers will hold while being set */
+    r->shown = SHOWN_NONE;
     if (val & B_SET)
         val &= (uint8_t)~B_UIE; /* SET clears UIE */
     r->cmos[R_B] = val;
@@ -368,6 +374,7 @@ static int64_t write_reg(struct domain *d, unsigned index, uint8_t val, uint64_t
 {
     struct vrtc *r = rtc_of(d);
 
+    r->shown = SHOWN_NONE; /* the registers, or how they are coded, may change */
     switch (index) {
     case R_SEC_ALARM:
     case R_MIN_ALARM:
@@ -384,6 +391,7 @@ static int64_t write_reg(struct domain *d, unsigned index, uint8_t val, uint64_t
         return 0;
     default:
         refresh_date(d, now);
+        r->shown = SHOWN_NONE;
         r->cmos[index] = val;
         return r->cmos[R_B] & B_SET ? 0 : commit_date(d, now);
     }
@@ -476,6 +484,7 @@ void vrtc_reset(struct domain *d)
 
     spin_lock(&r->lock);
     memset(r->cmos, 0, sizeof(r->cmos));
+    r->shown = SHOWN_NONE;
     r->cmos[R_A] = A_DIV_RUNS | 6; /* 1,024 Hz, as firmware finds it */
     r->cmos[R_B] = B_24H;
     r->cmos[R_D] = D_VALID;
@@ -526,6 +535,7 @@ int vrtc_load(struct domain *d, const struct hvm_hw_rtc *in)
     spin_lock(&r->lock);
     uint64_t now = now_ns();
     memcpy(r->cmos, in->cmos_data, sizeof(r->cmos));
+    r->shown = SHOWN_NONE;
     r->cmos[R_A] &= (uint8_t)~A_UIP;
     r->cmos[R_C] &= C_PF | C_AF | C_UF;
     r->cmos[R_D] = D_VALID;

@@ -12,6 +12,7 @@ struct vrtc {
     uint8_t cmos[RTC_CMOS_SIZE];
     uint8_t index;
     bool nmi_masked;       /* port 0x70 bit 7 */
+    int64_t shown;         /* the second that the date registers show; SHOWN_NONE: not known */
     uint64_t seen_ns;      /* RTC time up to which update and alarm flags were worked out */
     struct vtick tick;     /* periodic flag; runs whenever a rate is selected */
     struct timer periodic; /* set while PIE is on */

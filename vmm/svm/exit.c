@@ -69,24 +69,19 @@ void svm_inject(struct vcpu *v)
 /* After an exit: V_IRQ clear means that the CPU took the interrupt. */
 static void note_taken_interrupt(struct vcpu *v, struct svm_vcpu *s)
 {
-    struct vmcb *b = s->vmcb;
-    uint8_t tpr = (uint8_t)((b->int_control & 0xf) << 4);
-    if (unlikely((vlapic_get_tpr(v) & 0xf0) != tpr))
-        vlapic_set_tpr(v, tpr);
-    if (s->virq_armed && !(b->int_control & INT_V_IRQ)) {
-        s->virq_armed = false;
-        if (s->reinject_vector >= 0)
-            s->reinject_vector = -1;
-        else
-            platform_accept_interrupt(v, s->virq_source, s->virq_vector);
-        v->nr_events_delivered++;
-        vcpu_kick(v, VWORK_EVENT);
-    }
+    s->virq_armed = false;
+    if (s->reinject_vector >= 0)
+        s->reinject_vector = -1;
+    else
+        platform_accept_interrupt(v, s->virq_source, s->virq_vector);
+    v->nr_events_delivered++;
+    vcpu_kick(v, VWORK_EVENT);
 }
 
 /* An event whose delivery the exit cut short is delivered again (APM 2, 15.7.2). Software
  * interrupts (type 4), #BP and #OF come from an instruction that will simply run again. */
-static void note_interrupted_delivery(struct vcpu *v, struct svm_vcpu *s, uint64_t info)
+static __attribute__((noinline)) void note_interrupted_delivery(struct vcpu *v, struct svm_vcpu *s,
+                                                                uint64_t info)
 {
     uint8_t vector = (uint8_t)info, type = (info >> 8) & 7;
     switch (type) {
@@ -268,28 +263,36 @@ static handler_fn *const handlers[EXIT_XSETBV + 1] = {
     [EXIT_XSETBV] = on_xsetbv,
 };
 
+static __attribute__((noinline)) void unexpected_exit(struct vcpu *v)
+{
+    struct vmcb *b = vmcb_of(v);
+    domain_crash(v->domain, "d%uv%u: unexpected exit %lx (info %lx, %lx)", v->domain->id, v->id,
+                 b->exit_code, b->exit_info1, b->exit_info2);
+}
+
 void svm_dispatch(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
     struct vmcb *b = s->vmcb;
-    uint64_t code = b->exit_code;
+    uint8_t tpr = (uint8_t)(b->int_control << 4);
 
     b->event_inject = 0;
-    note_taken_interrupt(v, s);
+    if (unlikely((vlapic_get_tpr(v) & 0xf0) != tpr))
+        vlapic_set_tpr(v, tpr);
+    if (s->virq_armed && !(b->int_control & INT_V_IRQ))
+        note_taken_interrupt(v, s);
     if (unlikely(b->exit_int_info & EVENT_VALID))
         note_interrupted_delivery(v, s, b->exit_int_info);
-    if (code == EXIT_NPF) {
-        v->exits[0xff]++;
-        on_npf(v);
-        return;
-    }
+    uint64_t code = b->exit_code;
     if (likely(code < ARRAY_SIZE(handlers) && handlers[code])) {
         v->exits[code]++;
         handlers[code](v);
-        return;
+    } else if (code == EXIT_NPF) {
+        v->exits[0xff]++;
+        on_npf(v);
+    } else {
+        unexpected_exit(v);
     }
-    domain_crash(v->domain, "d%uv%u: unexpected exit %lx (info %lx, %lx)", v->domain->id, v->id,
-                 code, b->exit_info1, b->exit_info2);
 }
 
 /* ---- dump

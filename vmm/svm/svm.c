@@ -407,6 +407,30 @@ static unsigned svm_get_cpl(struct vcpu *v)
     return vmcb_of(v)->cpl;
 }
 
+static inline unsigned code_bytes(const struct vmcb *b)
+{
+    return b->cs.attr & 0x200 && b->efer & EFER_LMA ? 8 : b->cs.attr & 0x400 ? 4 : 2;
+}
+
+static unsigned svm_get_code_bytes(struct vcpu *v)
+{
+    return code_bytes(vmcb_of(v));
+}
+
+static void svm_get_insn_place(struct vcpu *v, struct insn_place *out)
+{
+    const struct vmcb *b = vmcb_of(v);
+    unsigned bytes = code_bytes(b);
+    out->mode.cr0 = b->cr0;
+    out->mode.cr3 = b->cr3;
+    out->mode.cr4 = b->cr4;
+    out->mode.efer = b->efer & ~EFER_SVME;
+    out->mode.rflags = v->regs.rflags;
+    out->linear = bytes == 8 ? v->regs.rip : (uint32_t)(b->cs.base + v->regs.rip);
+    out->bytes = (uint8_t)bytes;
+    out->cpl = b->cpl;
+}
+
 /* The MSRs that VMLOAD and VMSAVE move, and those the VMCB holds. */
 static uint64_t *msr_field(struct vmcb *b, uint32_t msr, bool *vmload_state)
 {
@@ -511,6 +535,8 @@ const struct hvm_ops svm_ops = {
     .get_dr = svm_get_dr,
     .set_dr = svm_set_dr,
     .get_cpl = svm_get_cpl,
+    .get_code_bytes = svm_get_code_bytes,
+    .get_insn_place = svm_get_insn_place,
     .get_msr = svm_get_msr,
     .set_msr = svm_set_msr,
     .get_interrupt_shadow = svm_get_interrupt_shadow,

@@ -165,6 +165,25 @@ unsigned vmx_get_cpl(struct vcpu *v)
     return (unsigned)vmcs_read(v, VMCS_GUEST_SS_AR) >> 5 & 3;
 }
 
+unsigned vmx_get_code_bytes(struct vcpu *v)
+{
+    uint64_t ar = vmcs_read(v, VMCS_GUEST_CS_AR);
+    return ar & BIT(13) && vmx_vcpu(v)->efer & EFER_LMA ? 8 : ar & BIT(14) ? 4 : 2;
+}
+
+void vmx_get_insn_place(struct vcpu *v, struct insn_place *out)
+{
+    unsigned bytes = vmx_get_code_bytes(v);
+    out->mode.cr0 = vmx_get_cr(v, 0);
+    out->mode.cr3 = vmx_get_cr(v, 3);
+    out->mode.cr4 = vmx_get_cr(v, 4);
+    out->mode.efer = vmx_vcpu(v)->efer;
+    out->mode.rflags = v->regs.rflags;
+    out->linear = bytes == 8 ? v->regs.rip : (uint32_t)(vmcs_read(v, VMCS_GUEST_CS_BASE) + v->regs.rip);
+    out->bytes = (uint8_t)bytes;
+    out->cpl = (uint8_t)vmx_get_cpl(v);
+}
+
 /* ---- debug registers ----------------------------------------------------------------------------------- */
 static void read_debug(struct vmx_vcpu *s)
 {

@@ -4,7 +4,7 @@
 
 #include "core/mm.h"
 #include "core/types.h"
-#include "domain/domain.h"
+#include "domain/hvm.h"
 #include "vmx/vmx.h"
 
 /* Every field that we read, write or dump. */
@@ -301,6 +301,8 @@ void vmx_set_efer(struct vcpu *v, uint64_t val);
 uint64_t vmx_get_dr(struct vcpu *v, unsigned dr);
 void vmx_set_dr(struct vcpu *v, unsigned dr, uint64_t val);
 unsigned vmx_get_cpl(struct vcpu *v);
+unsigned vmx_get_code_bytes(struct vcpu *v);
+void vmx_get_insn_place(struct vcpu *v, struct insn_place *out);
 int vmx_get_msr(struct vcpu *v, uint32_t msr, uint64_t *val);
 int vmx_set_msr(struct vcpu *v, uint32_t msr, uint64_t val);
 unsigned vmx_get_interrupt_shadow(struct vcpu *v);
