@@ -71,6 +71,10 @@ class Session:
         self.boots = self.failed_boots = 0
         self.job = job_directory()
 
+    def machine(self):
+        """What to boot."""
+        return harness.Machine(hypervisor(), self.smp, self.memory)
+
     def dom0(self):
         """The console, at dom0's shell."""
         if self.console and not self.console.ended:
@@ -78,10 +82,10 @@ class Session:
         if self.failed_boots == 2:
             raise Failure("dom0 did not come up twice, not tried again")
         self.close_console()
-        machine = harness.Machine(hypervisor(), self.smp, self.memory)
+        machine = self.machine()
         machine.drives = [(drive.split(".")[0] + drive.split(".")[1], f"{BUILD}/guest/{drive}") for drive in self.drives]
         machine.job = self.job
-        machine.dom0_args = self.dom0_args
+        machine.dom0_args += self.dom0_args
         self.boots += 1
         self.console = machine.start(f"{BUILD}/tests/{self.name}.{self.boots}.log")
         try:
@@ -141,7 +145,7 @@ class Session:
         """Wait until no domain has this name."""
         clock = self.dom0().clock()
         while self.domid(name) is not None:
-            check(clock.seconds() < timeout * harness.slowness(), f"domain {name} is still there (state {self.state(name)})")
+            check(clock.seconds() < timeout * harness.slowness() * self.console.slow, f"domain {name} is still there (state {self.state(name)})")
             time.sleep(2)
 
     def shell(self, name, timeout=240):

@@ -191,7 +191,11 @@ class Clock:
 
 
 class Console:
-    """A process on a pseudo-terminal, with everything it printed kept in `text`."""
+    """A process on a pseudo-terminal, with everything it printed kept in `text`.
+
+    slow is a factor on every time-out, chunk how many bytes the machine's UART takes at once: bochsmachine.py has others."""
+    slow = 1
+    chunk = 16
 
     def __init__(self, command, log, echo=False, scratch=None):
         os.makedirs(os.path.dirname(log), exist_ok=True)
@@ -205,17 +209,22 @@ class Console:
         self.scratch = scratch
         self.started = time.monotonic()
         self.ended = False
+        self.process = None
+        self.fd = self.spawn(command)
+
+    def spawn(self, command):
+        """Start the emulator; the file descriptor that is its serial port."""
         master, slave = pty.openpty()
         attributes = termios.tcgetattr(slave)
         attributes[0] &= ~(termios.ICRNL | termios.IXON)
         attributes[1] &= ~termios.OPOST
         attributes[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG | termios.IEXTEN)
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        self.fd = master
         # pylint: disable=consider-using-with
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                                         preexec_fn=die_with_parent)
         os.close(slave)
+        return master
 
     def read(self, timeout):
         """Take in what arrives within `timeout` seconds; False when nothing did."""
@@ -258,6 +267,7 @@ class Console:
 
         With settle, the match must also have been quiet for that many seconds (for prompts)."""
         regex = re.compile(pattern, re.MULTILINE if settle == 0 else 0)
+        timeout *= slowness() * self.slow
         clock = self.clock()
         while True:
             match = regex.search(self.text, self.mark)
@@ -266,9 +276,9 @@ class Console:
                 return match
             if match:
                 continue
-            left = timeout * slowness() - clock.seconds()
+            left = timeout - clock.seconds()
             if left <= 0:
-                raise Timeout(f"no {pattern!r} in {timeout * slowness():.0f} s (last line seen: {self.last_line()})")
+                raise Timeout(f"no {pattern!r} in {timeout:.0f} s (last line seen: {self.last_line()})")
             if not self.read(min(left, 1)) and self.ended:
                 if regex.search(self.text, self.mark):
                     continue
@@ -277,9 +287,9 @@ class Console:
     def send(self, text):
         """Type this, in pieces a 16-byte UART takes."""
         data = text.encode()
-        for at in range(0, len(data), 16):
-            os.write(self.fd, data[at:at + 16])
-            if at + 16 < len(data):
+        for at in range(0, len(data), self.chunk):
+            os.write(self.fd, data[at:at + self.chunk])
+            if at + self.chunk < len(data):
                 self.read(0.02)
 
     def status(self, line, timeout=60):
@@ -315,7 +325,7 @@ class Console:
                 self.expect(GUEST_PROMPT, 20, settle=0.3)
                 return
             except Timeout:
-                if self.ended or clock.seconds() > timeout * slowness():
+                if self.ended or clock.seconds() > timeout * slowness() * self.slow:
                     raise
                 self.send("\r")
 
@@ -342,7 +352,7 @@ class Console:
     def wait_end(self, timeout):
         """Wait for the machine to power itself off; False when it did not."""
         clock = self.clock()
-        while not self.ended and clock.seconds() < timeout * slowness():
+        while not self.ended and clock.seconds() < timeout * slowness() * self.slow:
             self.read(1)
         return self.ended
 

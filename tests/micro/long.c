@@ -304,7 +304,7 @@ static void double_fault(void)
 }
 
 /* ---- single step, breakpoints ------------------------------------------------------------------- */
-static unsigned steps;
+static volatile unsigned steps;
 static void on_step(struct frame *f) { (void)f; steps++; }
 #define STEP(code) ({ steps = 0; handlers[1] = on_step; \
     __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; " code "; nop; pushfq; andl $~0x100, (%%rsp); popfq" \

@@ -185,7 +185,7 @@ static void pm_single_step(void)
     write_dr6(0xffff0ff0);
 }
 
-static uint32_t db_ip, db_came;
+static volatile uint32_t db_ip, db_came;
 static void on_breakpoint(struct frame *f)
 {
     db_came++;

@@ -1,5 +1,5 @@
-/* exit.c: what happens after a VM exit: decode the reason (SDM 3C, 27.2), hand it to the vendor-neutral
- * handlers, and deliver events with the next entry (26.6). */
+/* exit.c: what happens after a VM exit: decode the reason (SDM 3C, 27.2), hand it to the
+ * vendor-neutral handlers, and deliver events with the next entry (26.6). */
 #include "core/atomic.h"
 #include "core/errno.h"
 #include "core/print.h"
@@ -13,7 +13,8 @@ static unsigned insn_length(void)
     return (unsigned)vmread(VMCS_EXIT_INSN_LENGTH);
 }
 
-/* ---- event delivery ----------------------------------------------------------------------------- */
+/* ---- event delivery -----------------------------------------------------------------------------
+ */
 static void set_proc_controls(struct vmx_vcpu *s, uint32_t mask, uint32_t bits)
 {
     uint32_t proc = (s->proc & ~mask) | bits;
@@ -29,13 +30,11 @@ static void arm(struct vmx_vcpu *s, enum armed what, uint32_t info)
     vmwrite(VMCS_ENTRY_INFO, info | EVENT_VALID);
 }
 
-/* Error codes go with just these exceptions, in protected mode (26.2.1.3). */
-#define WITH_ERROR (BIT(EXC_DF) | 0x1fUL << EXC_TS | BIT(EXC_AC))
-
 static void arm_exception(struct vcpu *v, struct vmx_vcpu *s)
 {
     uint32_t info = (uint32_t)v->inject.type << 8 | v->inject.vector;
-    if (v->inject.type == EVENT_EXCEPTION && v->inject.has_error && WITH_ERROR >> v->inject.vector & 1) {
+    if (v->inject.type == EVENT_EXCEPTION && v->inject.has_error &&
+        EVENTS_WITH_CODE >> v->inject.vector & 1) {
         info |= EVENT_HAS_CODE;
         vmwrite(VMCS_ENTRY_ERROR, v->inject.error & 0xffff);
     }
@@ -54,9 +53,10 @@ static void set_tpr(struct vcpu *v, struct vmx_vcpu *s)
     vmwrite(VMCS_TPR_THRESHOLD, tpr >> 4);
 }
 
-/* One event goes with the next entry: the first of exception, NMI, cut-short interrupt, interrupt. For what
- * must wait until the guest is ready, a window exit tells when. Nothing is taken from where it waits
- * before the entry has happened (note_delivered), so this may be called again and choose anew. */
+/* One event goes with the next entry: the first of exception, NMI, cut-short interrupt, interrupt.
+ * For what must wait until the guest is ready, a window exit tells when. Nothing is taken from
+ * where it waits before the entry has happened (note_delivered), so this may be called again and
+ * choose anew. */
 void vmx_inject(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_vcpu(v);
@@ -125,8 +125,8 @@ static void note_tpr(struct vcpu *v, struct vmx_vcpu *s)
     }
 }
 
-/* An event whose delivery the exit cut short is delivered again (27.2.4). Software interrupts (type 4),
- * INT1, INT3 and INTO (5, 6) come from an instruction that will simply run again. */
+/* An event whose delivery the exit cut short is delivered again (27.2.4). Software interrupts (type
+ * 4), INT1, INT3 and INTO (5, 6) come from an instruction that will simply run again. */
 static void note_interrupted_delivery(struct vcpu *v, struct vmx_vcpu *s, uint32_t info)
 {
     switch (info >> 8 & 7) {
@@ -150,7 +150,8 @@ static void note_interrupted_delivery(struct vcpu *v, struct vmx_vcpu *s, uint32
     atomic_or(&v->work, VWORK_EVENT);
 }
 
-/* ---- handlers ------------------------------------------------------------------------------------ */
+/* ---- handlers
+ * ------------------------------------------------------------------------------------ */
 /* #DB: the exit leaves DR6 alone and tells its new bits (27.2.1, table 27-1). */
 static void on_exception_nmi(struct vcpu *v)
 {
@@ -165,7 +166,8 @@ static void on_exception_nmi(struct vcpu *v)
         vmx_set_dr(v, 6, (vmx_get_dr(v, 6) & ~0xfUL) | (vmread(VMCS_EXIT_QUALIFICATION) & 0x600f));
         break;
     }
-    hvm_inject_exception(v, info & 0xff, info & EVENT_HAS_CODE ? (int64_t)vmread(VMCS_EXIT_INTR_ERROR) : -1);
+    hvm_inject_exception(v, info & 0xff,
+                         info & EVENT_HAS_CODE ? (int64_t)vmread(VMCS_EXIT_INTR_ERROR) : -1);
 }
 
 static void on_interrupt(struct vcpu *v)
@@ -253,7 +255,8 @@ static void on_io(struct vcpu *v)
         handle_pio(v, port, bytes, in, insn_length());
 }
 
-/* ---- control registers (table 27-3) ---------------------------------------------------------------- */
+/* ---- control registers (table 27-3)
+ * ---------------------------------------------------------------- */
 enum { CR_WRITE, CR_READ, CR_CLTS, CR_LMSW };
 
 static int write_cr(struct vcpu *v, unsigned cr, uint64_t val)
@@ -306,7 +309,8 @@ static void on_cr_access(struct vcpu *v)
         hvm_skip(v, insn_length());
 }
 
-/* ---- nested faults ----------------------------------------------------------------------------------- */
+/* ---- nested faults
+ * ----------------------------------------------------------------------------------- */
 /* Table 27-7. Bit 12: an IRET that unblocked NMIs faulted, and will run again (27.2.3). */
 static void on_ept_violation(struct vcpu *v)
 {
@@ -323,8 +327,8 @@ static void crash_with_fields(struct vcpu *v, const char *what)
 {
     struct vmx_vcpu *s = vmx_vcpu(v);
     s->dump_fields = true;
-    domain_crash(v->domain, "d%uv%u: %s (exit reason %x, qualification %lx)", v->domain->id, v->id, what,
-                 s->reason, vmread(VMCS_EXIT_QUALIFICATION));
+    domain_crash(v->domain, "d%uv%u: %s (exit reason %x, qualification %lx)", v->domain->id, v->id,
+                 what, s->reason, vmread(VMCS_EXIT_QUALIFICATION));
     s->dump_fields = false;
 }
 
@@ -345,7 +349,7 @@ void vmx_entry_refused(struct vcpu *v)
     struct vmx_vcpu *s = vmx_vcpu(v);
     log_err("d%uv%u: VM entry refused, instruction error %lu (SDM 3C, 30.4)", v->domain->id, v->id,
             vmread(VMCS_INSTRUCTION_ERROR));
-    s->reason = (uint32_t)vmread(VMCS_EXIT_REASON);
+    s->reason = REASON_ENTRY_FAILED;
     crash_with_fields(v, "VM entry refused");
 }
 
@@ -365,7 +369,7 @@ static handler_fn *const handlers[REASON_NR] = {
     [REASON_INVD] = on_skip,
     [REASON_RDPMC] = on_general_protection,
     [REASON_VMCALL] = on_vmcall,
-    [REASON_VMCLEAR ... REASON_VMXON] = on_undefined,
+    [REASON_VMCLEAR... REASON_VMXON] = on_undefined,
     [REASON_CR_ACCESS] = on_cr_access,
     [REASON_IO] = on_io,
     [REASON_RDMSR] = on_rdmsr,

@@ -1,4 +1,5 @@
-/* permissions.c: which ports and MSRs a guest touches without an exit (SDM 3C, 24.6.4 and 24.6.9). */
+/* permissions.c: which ports and MSRs a guest touches without an exit (SDM 3C, 24.6.4 and 24.6.9).
+ */
 #include "core/mm.h"
 #include "core/print.h"
 #include "core/string.h"
@@ -11,16 +12,16 @@ static uint8_t *msr_bitmap;
 
 /* MSRs that the VMCS or the vCPU switch make the guest's own. */
 static const uint32_t passed_msrs[] = {
-    MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR,         MSR_LSTAR,        MSR_CSTAR,
-    MSR_SYSCALL_MASK, MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
+    MSR_FS_BASE, MSR_GS_BASE,      MSR_KERNEL_GS_BASE, MSR_STAR,         MSR_LSTAR,
+    MSR_CSTAR,   MSR_SYSCALL_MASK, MSR_SYSENTER_CS,    MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
 };
 
 /* Four maps of 1 KiB: read low, read high, write low, write high. */
 static void pass_msr(uint32_t msr)
 {
     unsigned base = msr >= 0xc0000000 ? 0x400 : 0, bit = msr & 0x1fff;
-    msr_bitmap[base + bit / 8] &= (uint8_t)~(1u << (bit % 8));
-    msr_bitmap[base + 0x800 + bit / 8] &= (uint8_t)~(1u << (bit % 8));
+    msr_bitmap[base + bit / 8] &= (uint8_t) ~(1u << (bit % 8));
+    msr_bitmap[base + 0x800 + bit / 8] &= (uint8_t) ~(1u << (bit % 8));
 }
 
 void vmx_permissions_init(void)

@@ -1,5 +1,5 @@
-/* setup.c: what VT-x this machine has, in one table of controls, and turning it on (SDM 3D, appendix A;
- * 3C, 23.7). */
+/* setup.c: what VT-x this machine has, in one table of controls, and turning it on (SDM 3D,
+ * appendix A; 3C, 23.7). */
 #include "core/errno.h"
 #include "core/print.h"
 #include "core/x86.h"
@@ -8,15 +8,15 @@
 #include "vmx/vmcs.h"
 
 enum { /* SDM 3D, appendix A */
-    MSR_VMX_BASIC = 0x480,
-    MSR_VMX_PIN = 0x481,
-    MSR_VMX_PROC = 0x482,
-    MSR_VMX_EXIT = 0x483,
-    MSR_VMX_ENTRY = 0x484,
-    MSR_VMX_CR0_FIXED0 = 0x486,
-    MSR_VMX_PROC2 = 0x48b,
-    MSR_VMX_EPT_VPID = 0x48c,
-    MSR_VMX_TRUE_PIN = 0x48d,
+       MSR_VMX_BASIC = 0x480,
+       MSR_VMX_PIN = 0x481,
+       MSR_VMX_PROC = 0x482,
+       MSR_VMX_EXIT = 0x483,
+       MSR_VMX_ENTRY = 0x484,
+       MSR_VMX_CR0_FIXED0 = 0x486,
+       MSR_VMX_PROC2 = 0x48b,
+       MSR_VMX_EPT_VPID = 0x48c,
+       MSR_VMX_TRUE_PIN = 0x48d,
 };
 #define BASIC_TRUE_CONTROLS BIT(55)
 #define FEATURE_LOCKED      BIT(0)
@@ -30,11 +30,10 @@ struct control {
     bool required;
     const char *name;
 };
-static const struct control pin_controls[] = {
-    {PIN_INTERRUPT, true, "external-interrupt exiting"},
-    {PIN_NMI, true, "NMI exiting"},
-    {PIN_VIRTUAL_NMI, true, "virtual NMIs"},
-    {}};
+static const struct control pin_controls[] = {{PIN_INTERRUPT, true, "external-interrupt exiting"},
+                                              {PIN_NMI, true, "NMI exiting"},
+                                              {PIN_VIRTUAL_NMI, true, "virtual NMIs"},
+                                              {}};
 static const struct control proc_controls[] = {
     {PROC_INTERRUPT_WINDOW, true, "interrupt-window exiting"},
     {PROC_TSC_OFFSET, true, "TSC offsetting"},
@@ -48,15 +47,14 @@ static const struct control proc_controls[] = {
     {PROC_MONITOR, true, "MONITOR exiting"},
     {PROC_SECONDARY, true, "secondary controls"},
     {}};
-static const struct control proc2_controls[] = {
-    {PROC2_EPT, true, "EPT"},
-    {PROC2_VPID, true, "VPID"},
-    {PROC2_UNRESTRICTED, true, "unrestricted guest"},
-    {PROC2_RDTSCP, false, "RDTSCP"},
-    {PROC2_WBINVD, false, "WBINVD exiting"},
-    {PROC2_PAUSE_LOOP, false, "PAUSE-loop exiting"},
-    {PROC2_INVPCID, false, "INVPCID"},
-    {}};
+static const struct control proc2_controls[] = {{PROC2_EPT, true, "EPT"},
+                                                {PROC2_VPID, true, "VPID"},
+                                                {PROC2_UNRESTRICTED, true, "unrestricted guest"},
+                                                {PROC2_RDTSCP, false, "RDTSCP"},
+                                                {PROC2_WBINVD, false, "WBINVD exiting"},
+                                                {PROC2_PAUSE_LOOP, false, "PAUSE-loop exiting"},
+                                                {PROC2_INVPCID, false, "INVPCID"},
+                                                {}};
 static const struct control exit_controls[] = {
     {EXIT_SAVE_DEBUG, true, "save debug controls on exit"},
     {EXIT_HOST_64, true, "64-bit host"},
@@ -70,19 +68,22 @@ static const struct control entry_controls[] = {
     {ENTRY_LOAD_EFER, true, "load EFER on entry"},
     {}};
 
-/* The capability MSR's low half must be set, its high half may be (A.3 to A.5). False: the name of a
- * required control that is not there was logged. */
-static bool choose(uint32_t msr, const struct control *t, uint32_t *out)
+/* The capability MSR's low half must be set, its high half may be (A.3 to A.5). False: the name of
+ * a required control that is not there was logged. */
+static bool choose(enum control_word w, uint32_t msr, const struct control *t, uint32_t *out)
 {
     uint64_t cap = rdmsr(msr);
     uint32_t must = (uint32_t)cap, may = (uint32_t)(cap >> 32);
 
+    vmx_caps.allowed[w].must = must;
+    vmx_caps.allowed[w].may = may;
     *out = must;
     for (; t->bit; t++) {
         if (may & t->bit) {
             *out |= t->bit;
         } else if (t->required) {
-            log_err("this CPU has VT-x but not what Ringfence needs of it: %s (MSR %x)", t->name, msr);
+            log_err("this CPU has VT-x but not what Ringfence needs of it: %s (MSR %x)", t->name,
+                    msr);
             return false;
         }
     }
@@ -95,11 +96,11 @@ static bool choose_controls(void)
     uint32_t shift = basic & BASIC_TRUE_CONTROLS ? MSR_VMX_TRUE_PIN - MSR_VMX_PIN : 0;
 
     vmx_caps.revision = (uint32_t)basic & 0x7fffffff;
-    if (!choose(MSR_VMX_PIN + shift, pin_controls, &vmx_caps.pin) ||
-        !choose(MSR_VMX_PROC + shift, proc_controls, &vmx_caps.proc) ||
-        !choose(MSR_VMX_PROC2, proc2_controls, &vmx_caps.proc2) ||
-        !choose(MSR_VMX_EXIT + shift, exit_controls, &vmx_caps.exit) ||
-        !choose(MSR_VMX_ENTRY + shift, entry_controls, &vmx_caps.entry))
+    if (!choose(CONTROL_PIN, MSR_VMX_PIN + shift, pin_controls, &vmx_caps.pin) ||
+        !choose(CONTROL_PROC, MSR_VMX_PROC + shift, proc_controls, &vmx_caps.proc) ||
+        !choose(CONTROL_PROC2, MSR_VMX_PROC2, proc2_controls, &vmx_caps.proc2) ||
+        !choose(CONTROL_EXIT, MSR_VMX_EXIT + shift, exit_controls, &vmx_caps.exit) ||
+        !choose(CONTROL_ENTRY, MSR_VMX_ENTRY + shift, entry_controls, &vmx_caps.entry))
         return false;
     /* What is switched on when there is a reason. */
     vmx_caps.proc &= ~(uint32_t)(PROC_INTERRUPT_WINDOW | PROC_NMI_WINDOW | PROC_IO_BITMAPS);
@@ -135,8 +136,8 @@ int vmx_setup(struct p2m_limits *ept)
     vmx_caps.ept_vpid = rdmsr(MSR_VMX_EPT_VPID);
     for (unsigned i = 0; i < ARRAY_SIZE(needed_caps); i++) {
         if (!(vmx_caps.ept_vpid & BIT(needed_caps[i].cap))) {
-            log_err("this CPU has VT-x but no %s (IA32_VMX_EPT_VPID_CAP bit %u)", needed_caps[i].name,
-                    needed_caps[i].cap);
+            log_err("this CPU has VT-x but no %s (IA32_VMX_EPT_VPID_CAP bit %u)",
+                    needed_caps[i].name, needed_caps[i].cap);
             return -EOPNOTSUPP;
         }
     }
@@ -147,8 +148,10 @@ int vmx_setup(struct p2m_limits *ept)
     *ept = (struct p2m_limits){.large_1g = vmx_caps.ept_vpid & BIT(CAP_EPT_1G),
                                .large_2m = vmx_caps.ept_vpid & BIT(CAP_EPT_2M),
                                .gpa_bits = MIN(cpuid(0x80000008, 0).a & 0xff, 48u)};
-    log_debug("VT-x controls: pin %x, processor %x, secondary %x, exit %x, entry %x; EPT and VPID %lx",
-              vmx_caps.pin, vmx_caps.proc, vmx_caps.proc2, vmx_caps.exit, vmx_caps.entry, vmx_caps.ept_vpid);
+    log_debug(
+        "VT-x controls: pin %x, processor %x, secondary %x, exit %x, entry %x; EPT and VPID %lx",
+        vmx_caps.pin, vmx_caps.proc, vmx_caps.proc2, vmx_caps.exit, vmx_caps.entry,
+        vmx_caps.ept_vpid);
     vmx_permissions_init();
     return 0;
 }

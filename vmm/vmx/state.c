@@ -14,14 +14,16 @@
 #define CR4_VMXE  BIT(13)
 #define PAT_RESET 0x0007040600070406ULL
 
-/* ---- tags -------------------------------------------------------------------------------------------- */
+/* ---- tags
+ * -------------------------------------------------------------------------------------------- */
 /* A new VPID before the next entry: what linear addresses translated to is forgotten. */
 void vmx_new_tag(struct vcpu *v)
 {
     vmx_vcpu(v)->tag_generation = 0;
 }
 
-/* ---- control registers --------------------------------------------------------------------------------- */
+/* ---- control registers
+ * --------------------------------------------------------------------------------- */
 /* With EPT the four PDPTEs of PAE paging are part of the state, loaded by entries (26.3.2.4). Their
  * reserved bits would make the entry fail. */
 static void load_pdptes(struct vcpu *v)
@@ -59,7 +61,8 @@ static void set_cr0(struct vcpu *v, uint64_t val)
     uint64_t must = vmx_caps.cr0_fixed0 & ~(CR0_PE | CR0_PG);
     vmx_vcpu(v)->cr0_shadow = val;
     vmcs_write(v, VMCS_CR0_SHADOW, val);
-    vmcs_write(v, VMCS_GUEST_CR0, ((val & ~(CR0_CD | CR0_NW)) | must | CR0_ET) & vmx_caps.cr0_fixed1);
+    vmcs_write(v, VMCS_GUEST_CR0,
+               ((val & ~(CR0_CD | CR0_NW)) | must | CR0_ET) & vmx_caps.cr0_fixed1);
 }
 
 void vmx_set_cr(struct vcpu *v, unsigned cr, uint64_t val)
@@ -95,13 +98,15 @@ uint64_t vmx_get_efer(struct vcpu *v)
 void vmx_set_efer(struct vcpu *v, uint64_t val)
 {
     struct vmx_vcpu *s = vmx_vcpu(v);
-    s->efer = val & (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE);
-    s->entry_controls = (s->entry_controls & ~(uint32_t)ENTRY_IA32E) | (val & EFER_LMA ? ENTRY_IA32E : 0);
+    s->efer = val & EFER_KNOWN;
+    s->entry_controls =
+        (s->entry_controls & ~(uint32_t)ENTRY_IA32E) | (val & EFER_LMA ? ENTRY_IA32E : 0);
     vmcs_write(v, VMCS_GUEST_EFER, s->efer);
     vmcs_write(v, VMCS_ENTRY_CONTROLS, s->entry_controls);
 }
 
-/* ---- segments ------------------------------------------------------------------------------------------ */
+/* ---- segments
+ * ------------------------------------------------------------------------------------------ */
 /* The fields of ES to TR are two apart; those of GDTR and IDTR follow TR's (limit) and (base). */
 static enum vmcs_field limit_field(enum segment_reg r)
 {
@@ -116,7 +121,8 @@ STATIC_ASSERT(VMCS_GUEST_ES_BASE + 2 * SEGR_IDTR == VMCS_GUEST_IDTR_BASE);
 
 void vmx_get_segment(struct vcpu *v, enum segment_reg r, struct segment *out)
 {
-    *out = (struct segment){.limit = (uint32_t)vmcs_read(v, limit_field(r)), .base = vmcs_read(v, base_field(r))};
+    *out = (struct segment){.limit = (uint32_t)vmcs_read(v, limit_field(r)),
+                            .base = vmcs_read(v, base_field(r))};
     if (r >= SEGR_GDTR)
         return;
     uint32_t ar = (uint32_t)vmcs_read(v, VMCS_GUEST_ES_AR + 2 * r);
@@ -127,8 +133,8 @@ void vmx_get_segment(struct vcpu *v, enum segment_reg r, struct segment *out)
         out->attr = (uint16_t)((ar & 0xff) | (ar >> 4 & 0xf00));
 }
 
-/* Access rights as an entry wants them (26.3.1.2): null is unusable; usable code and data are accessed,
- * a task's TSS busy; G says no more and no less than the limit. */
+/* Access rights as an entry wants them (26.3.1.2): null is unusable; usable code and data are
+ * accessed, a task's TSS busy; G says no more and no less than the limit. */
 static uint32_t access_rights(enum segment_reg r, uint32_t attr, uint32_t limit)
 {
     if (!(attr & 0x80))
@@ -179,22 +185,26 @@ void vmx_get_insn_place(struct vcpu *v, struct insn_place *out)
     out->mode.cr4 = vmx_get_cr(v, 4);
     out->mode.efer = vmx_vcpu(v)->efer;
     out->mode.rflags = v->regs.rflags;
-    out->linear = bytes == 8 ? v->regs.rip : (uint32_t)(vmcs_read(v, VMCS_GUEST_CS_BASE) + v->regs.rip);
+    out->linear =
+        bytes == 8 ? v->regs.rip : (uint32_t)(vmcs_read(v, VMCS_GUEST_CS_BASE) + v->regs.rip);
     out->bytes = (uint8_t)bytes;
     out->cpl = (uint8_t)vmx_get_cpl(v);
 }
 
-/* ---- debug registers ----------------------------------------------------------------------------------- */
+/* ---- debug registers
+ * ----------------------------------------------------------------------------------- */
 static void read_debug(struct vmx_vcpu *s)
 {
     __asm__ volatile("mov %%dr0, %0; mov %%dr1, %1; mov %%dr2, %2; mov %%dr3, %3; mov %%dr6, %4"
-                     : "=r"(s->dr[0]), "=r"(s->dr[1]), "=r"(s->dr[2]), "=r"(s->dr[3]), "=r"(s->dr6));
+                     : "=r"(s->dr[0]), "=r"(s->dr[1]), "=r"(s->dr[2]), "=r"(s->dr[3]),
+                       "=r"(s->dr6));
 }
 
 static void write_debug(const struct vmx_vcpu *s)
 {
-    __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3; mov %4, %%dr6" ::"r"(s->dr[0]),
-                     "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]), "r"(s->dr6));
+    __asm__ volatile(
+        "mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3; mov %4, %%dr6" ::"r"(s->dr[0]),
+        "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]), "r"(s->dr6));
 }
 
 uint64_t vmx_get_dr(struct vcpu *v, unsigned dr)
@@ -224,7 +234,9 @@ void vmx_set_dr(struct vcpu *v, unsigned dr, uint64_t val)
         write_debug(s);
 }
 
-/* ---- MSRs -------------------------------------------------------------------------------------------------- */
+/* ---- MSRs
+ * --------------------------------------------------------------------------------------------------
+ */
 static const uint32_t lazy_msrs[NR_LAZY_MSRS] = {
     [LAZY_STAR] = MSR_STAR,
     [LAZY_LSTAR] = MSR_LSTAR,
@@ -315,7 +327,8 @@ void vmx_save_lazy(struct vcpu *v)
     s->cr2 = read_cr2();
 }
 
-/* ---- interruptibility ---------------------------------------------------------------------------------- */
+/* ---- interruptibility
+ * ---------------------------------------------------------------------------------- */
 uint32_t vmx_interruptibility(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_vcpu(v);
@@ -345,13 +358,15 @@ void vmx_set_interrupt_shadow(struct vcpu *v, unsigned shadow)
     vmx_set_interruptibility(v, now | (shadow ? BLOCKED_BY_MOV_SS : 0));
 }
 
-/* ---- reset ----------------------------------------------------------------------------------------------- */
+/* ---- reset
+ * -----------------------------------------------------------------------------------------------
+ */
 /* The state after RESET or INIT (SDM 3A, table 9-1). */
 void vmx_vcpu_reset(struct vcpu *v)
 {
-    static const struct segment cs = {0xf000, 0x9b, 0xffff, 0xffff0000}, data = {0, 0x93, 0xffff, 0},
-                                table = {0, 0, 0xffff, 0}, ldt = {0, 0x82, 0xffff, 0},
-                                tss = {0, 0x8b, 0xffff, 0};
+    static const struct segment cs = {0xf000, 0x9b, 0xffff, 0xffff0000},
+                                data = {0, 0x93, 0xffff, 0}, table = {0, 0, 0xffff, 0},
+                                ldt = {0, 0x82, 0xffff, 0}, tss = {0, 0x8b, 0xffff, 0};
     static const struct segment *const segments[NR_SEGRS] = {&data, &cs,  &data, &data,  &data,
                                                              &data, &ldt, &tss,  &table, &table};
     struct vmx_vcpu *s = vmx_vcpu(v);

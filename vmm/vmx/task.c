@@ -1,6 +1,6 @@
-/* task.c: hardware task switches, which VT-x leaves to the hypervisor (SDM 3C, 25.4.2): the steps of SDM 3A,
- * 7.3, after the checks that the CPU made before the exit. A fault while the new task's segments load is the
- * new task's. */
+/* task.c: hardware task switches, which VT-x leaves to the hypervisor (SDM 3C, 25.4.2): the steps
+ * of SDM 3A, 7.3, after the checks that the CPU made before the exit. A fault while the new task's
+ * segments load is the new task's. */
 #include "core/errno.h"
 #include "core/print.h"
 #include "core/string.h"
@@ -57,7 +57,8 @@ static int set_busy(struct vcpu *v, uint16_t sel, bool busy)
     return copy_to_guest(at + 5, &type, 1);
 }
 
-/* ---- leaving the old task ---------------------------------------------------------------------------- */
+/* ---- leaving the old task
+ * ---------------------------------------------------------------------------- */
 static int save_task(struct vcpu *v, const struct segment *tr, uint64_t rip, uint64_t rflags)
 {
     bool wide = tr->attr & 8;
@@ -65,7 +66,8 @@ static int save_task(struct vcpu *v, const struct segment *tr, uint64_t rip, uin
     struct tss16 s;
     struct segment g;
     const uint64_t *gpr = v->regs.gpr;
-    int err = wide ? copy_from_guest(&t, tr->base, sizeof(t)) : copy_from_guest(&s, tr->base, sizeof(s));
+    int err =
+        wide ? copy_from_guest(&t, tr->base, sizeof(t)) : copy_from_guest(&s, tr->base, sizeof(s));
     if (err)
         return err;
     t.eip = (uint32_t)rip;
@@ -88,7 +90,8 @@ static int save_task(struct vcpu *v, const struct segment *tr, uint64_t rip, uin
                                 offsetof(struct tss16, ldt) - offsetof(struct tss16, ip));
 }
 
-/* ---- entering the new one ------------------------------------------------------------------------------- */
+/* ---- entering the new one
+ * ------------------------------------------------------------------------------- */
 /* One form for both sizes. */
 static int read_task(const struct segment *tr, struct tss32 *t)
 {
@@ -109,7 +112,8 @@ static int read_task(const struct segment *tr, struct tss32 *t)
     return 0;
 }
 
-/* SDM 3A, table 7-1: the checks on a segment register's new selector. False: the fault is queued. */
+/* SDM 3A, table 7-1: the checks on a segment register's new selector. False: the fault is queued.
+ */
 static bool load_segment(struct vcpu *v, enum segment_reg r, uint16_t sel, unsigned cpl)
 {
     struct segment g = {sel, 0, 0, 0};
@@ -123,7 +127,8 @@ static bool load_segment(struct vcpu *v, enum segment_reg r, uint16_t sel, unsig
         }
         goto refuse;
     }
-    if ((r == SEGR_LDTR && sel & 4) || descriptor_at(v, sel, &at) || copy_from_guest(&d, at, sizeof(d)))
+    if ((r == SEGR_LDTR && sel & 4) || descriptor_at(v, sel, &at) ||
+        copy_from_guest(&d, at, sizeof(d)))
         goto refuse;
     g = decode(sel, d);
     unsigned dpl = g.attr >> 5 & 3, rpl = sel & 3, type = g.attr & 0x1f;
@@ -142,7 +147,8 @@ static bool load_segment(struct vcpu *v, enum segment_reg r, uint16_t sel, unsig
         fault = EXC_SS;
         break;
     default:
-        if (!(type & 0x10) || (type & 0xa) == 8 || ((type & 0xc) != 0xc && (rpl > dpl || cpl > dpl)))
+        if (!(type & 0x10) || (type & 0xa) == 8 ||
+            ((type & 0xc) != 0xc && (rpl > dpl || cpl > dpl)))
             goto refuse;
     }
     if (!(g.attr & 0x80)) {
@@ -250,8 +256,8 @@ int vmx_task_switch(struct vcpu *v)
         rflags &= ~RFLAGS_NT;
     bool nested = source == TASK_CALL || source == TASK_GATE;
     uint16_t link = old.sel;
-    if (save_task(v, &old, rip, rflags) || (!nested && set_busy(v, old.sel, false)) || read_task(&new, &t) ||
-        (nested && copy_to_guest(new.base, &link, sizeof(link))) ||
+    if (save_task(v, &old, rip, rflags) || (!nested && set_busy(v, old.sel, false)) ||
+        read_task(&new, &t) || (nested && copy_to_guest(new.base, &link, sizeof(link))) ||
         (source != TASK_IRET && set_busy(v, sel, true)))
         return -EFAULT;
     new.attr |= DESC_BUSY;

@@ -1,4 +1,5 @@
-/* vmx.c: Intel VT-x behind the operations table: vCPUs' VMCSs, where they are loaded, and the run loop. */
+/* vmx.c: Intel VT-x behind the operations table: vCPUs' VMCSs, where they are loaded, and the run
+ * loop. */
 #include "core/atomic.h"
 #include "core/errno.h"
 #include "core/print.h"
@@ -11,10 +12,11 @@
 bool vmx_enter(struct guest_regs *regs, bool launched, uint64_t *host_rsp);
 extern char vmx_exit[];
 
-/* ---- VMCSs that are not loaded ------------------------------------------------------------------------- */
-/* A VMCS may be active on one pCPU only (24.11.1), so an access from elsewhere loads it, and clears it
- * again before anybody can run it. Then the loaded vCPU's becomes current again. False: it is loaded on
- * another pCPU, which hvm.h rules out but for dumps. */
+/* ---- VMCSs that are not loaded
+ * ------------------------------------------------------------------------- */
+/* A VMCS may be active on one pCPU only (24.11.1), so an access from elsewhere loads it, and clears
+ * it again before anybody can run it. Then the loaded vCPU's becomes current again. False: it is
+ * loaded on another pCPU, which hvm.h rules out but for dumps. */
 static bool foreign_begin(struct vcpu *v)
 {
     struct vmx_vcpu *s = vmx_vcpu(v);
@@ -55,9 +57,11 @@ void vmcs_foreign_write(struct vcpu *v, enum vmcs_field f, uint64_t val)
     foreign_end(v);
 }
 
-/* ---- vCPUs ----------------------------------------------------------------------------------------------- */
-/* Host state (24.5). The hypervisor uses neither FS, GS nor a TSS: it has no other privilege level to come
- * from and no IST. But exits want a TR that is not null; its descriptor is never read. */
+/* ---- vCPUs
+ * -----------------------------------------------------------------------------------------------
+ */
+/* Host state (24.5). The hypervisor uses neither FS, GS nor a TSS: it has no other privilege level
+ * to come from and no IST. But exits want a TR that is not null; its descriptor is never read. */
 static void init_host_state(void)
 {
     struct {
@@ -66,7 +70,8 @@ static void init_host_state(void)
     } __packed gdt, idt;
     uint16_t cs, ss;
 
-    __asm__ volatile("sgdt %0; sidt %1; mov %%cs, %2; mov %%ss, %3" : "=m"(gdt), "=m"(idt), "=r"(cs), "=r"(ss));
+    __asm__ volatile("sgdt %0; sidt %1; mov %%cs, %2; mov %%ss, %3"
+                     : "=m"(gdt), "=m"(idt), "=r"(cs), "=r"(ss));
     vmwrite(VMCS_HOST_CS_SEL, cs);
     vmwrite(VMCS_HOST_SS_SEL, ss);
     vmwrite(VMCS_HOST_DS_SEL, ss);
@@ -200,10 +205,11 @@ static void vmx_save(struct vcpu *v)
     s->active_cpu = -1;
 }
 
-/* ---- tags and translations ------------------------------------------------------------------------------- */
+/* ---- tags and translations
+ * ------------------------------------------------------------------------------- */
 /* A fresh VPID on this pCPU; when they run out, a new generation and one full flush. Guest-physical
- * translations hang off the EPT pointer instead (28.3.1): stale ones may have stayed here from before
- * v left this pCPU, or from a dead domain. */
+ * translations hang off the EPT pointer instead (28.3.1): stale ones may have stayed here from
+ * before v left this pCPU, or from a dead domain. */
 static void take_tag(struct vmx_vcpu *s, struct vmx_cpu *x, unsigned cpu)
 {
     if (s->flush_ept || s->tag_cpu != cpu) {
@@ -227,7 +233,8 @@ static void vmx_flush_tlb(struct vcpu *v)
     vmx_new_tag(v);
 }
 
-/* ---- the run loop ------------------------------------------------------------------------------------------ */
+/* ---- the run loop
+ * ------------------------------------------------------------------------------------------ */
 static void write_changed(enum vmcs_field f, uint64_t *held, uint64_t val)
 {
     if (*held != val) {

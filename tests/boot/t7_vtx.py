@@ -1,0 +1,56 @@
+"""Intel VT-x, on Bochs: dom0, the micro-guests, and an unmodified Linux guest created by stock xl.
+
+ci/run-tests runs this file beside the others: it takes one CPU for some ten minutes.
+"""
+import importlib.machinery
+
+from bochsmachine import BochsMachine
+from boottest import TOP, Failure, Session, check, hypervisor
+
+micro = importlib.machinery.SourceFileLoader("micro", f"{TOP}/tests/micro/run").load_module()
+
+
+class VtxSession(Session):
+    """dom0 on Bochs' VT-x, with the guest's disk and the micro-guests at hand."""
+
+    def machine(self):
+        return BochsMachine(self.smp)
+
+
+def session():
+    """Two disks beside dom0's root are all that Bochs has room for."""
+    s = VtxSession("vtx", drives=("guest.img",))
+    micro.job(s.job, micro.GUESTS)
+    return s
+
+
+def dom0_on_vtx(s):
+    """dom0's shell; the hypervisor says that it uses VT-x."""
+    check("Domain-0" in s.run("xl list"), "xl list does not show dom0")
+    check("VT-x with nested paging" in s.run("xl dmesg"), "xl dmesg does not say VT-x")
+
+
+def linux_guest(s):
+    """Stock xl creates an unmodified Linux guest from a disk; its shell answers."""
+    s.create("guest", disk="/dev/guestimg", mem=192)
+    s.shell("guest", 240)
+    check("Linux" in s.console.command("uname -a"), "uname -a does not say Linux")
+    s.leave()
+    s.destroy("guest")
+
+
+def micro_guest(name, image, vcpus):
+    """A test of every verdict of a micro-guest."""
+    def test(s):
+        output = s.run(f"bash job/dom0-job {name} {image} {vcpus} 300", 200)
+        bad = [line for line in micro.judged(name, output, "bochs") if line.startswith("not ok")]
+        if bad:
+            raise Failure("; ".join(bad))
+    test.__name__ = "micro_" + name
+    test.__doc__ = f"The micro-guest {name}: every test passes."
+    return test
+
+
+TESTS = [dom0_on_vtx, linux_guest, *(micro_guest(*guest) for guest in micro.GUESTS)]
+if hypervisor() != "ringfence":
+    TESTS = []  # the baseline's tests run on QEMU
