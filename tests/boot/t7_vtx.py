@@ -5,7 +5,7 @@ ci/run-tests runs this file beside the others: it takes one CPU for some ten min
 import importlib.machinery
 
 from bochsmachine import BochsMachine
-from boottest import TOP, Failure, Session, check, hypervisor
+from boottest import BUILD, TOP, Failure, Session, check, hypervisor
 
 micro = importlib.machinery.SourceFileLoader("micro", f"{TOP}/tests/micro/run").load_module()
 
@@ -39,6 +39,27 @@ def linux_guest(s):
     s.destroy("guest")
 
 
+def refuses(cpu, *names):
+    """The hypervisor does not start on this CPU, and names on one line what is missing."""
+    machine = BochsMachine(cpu=cpu)
+    machine.modules = []
+    with machine.start(f"{BUILD}/tests/vtx.{cpu}.log") as console:
+        line = console.expect(r"without what Ringfence needs of it: [^\r\n]*\r", 60).group(0)
+        console.expect("cannot start", 10)
+    for name in names:
+        check(name in line, f"{name} is not named: {line!r}")
+
+
+def no_ept(_):
+    """VT-x of 2008 (Penryn): without EPT, VPID and unrestricted guest."""
+    refuses("core2_penryn_t9600", "EPT", "VPID", "unrestricted guest")
+
+
+def no_unrestricted_guest(_):
+    """VT-x of 2009 (Lynnfield): with EPT and VPID, without unrestricted guest."""
+    refuses("corei5_lynnfield_750", "unrestricted guest")
+
+
 def micro_guest(name, image, vcpus):
     """A test of every verdict of a micro-guest."""
     def test(s):
@@ -51,6 +72,6 @@ def micro_guest(name, image, vcpus):
     return test
 
 
-TESTS = [dom0_on_vtx, linux_guest, *(micro_guest(*guest) for guest in micro.GUESTS)]
+TESTS = [no_ept, no_unrestricted_guest, dom0_on_vtx, linux_guest, *(micro_guest(*guest) for guest in micro.GUESTS)]
 if hypervisor() != "ringfence":
     TESTS = []  # the baseline's tests run on QEMU

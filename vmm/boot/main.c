@@ -186,6 +186,8 @@ static void choose_vendor(void)
         p2m_setup(P2M_FORMAT_EPT, ept);
         return;
     }
+    if (no_svm == -EPERM || no_vmx == -EPERM)
+        refuse("turn virtualisation on in the firmware's set-up");
     refuse(no_svm == -ENODEV && no_vmx == -ENODEV
                ? "this CPU has neither VT-x (CPUID 1 ECX bit 5) nor SVM (CPUID 80000001h ECX bit 2)"
                : "it needs VT-x with EPT, VPID and unrestricted guest, or SVM with nested paging");

@@ -2,6 +2,7 @@
  * appendix A; 3C, 23.7). */
 #include "core/errno.h"
 #include "core/print.h"
+#include "core/string.h"
 #include "core/x86.h"
 #include "domain/fpu.h"
 #include "domain/hvm.h"
@@ -68,46 +69,54 @@ static const struct control entry_controls[] = {
     {ENTRY_LOAD_EFER, true, "load EFER on entry"},
     {}};
 
-/* The capability MSR's low half must be set, its high half may be (A.3 to A.5). False: the name of
- * a required control that is not there was logged. */
-static bool choose(enum control_word w, uint32_t msr, const struct control *t, uint32_t *out)
+/* Names of required parts that are not there, for one line of the log. */
+struct missing {
+    char text[160];
+    size_t used;
+};
+
+static void note_missing(struct missing *m, const char *name)
 {
-    uint64_t cap = rdmsr(msr);
-    uint32_t must = (uint32_t)cap, may = (uint32_t)(cap >> 32);
+    m->used += (size_t)snprintf(m->text + m->used, sizeof(m->text) - m->used, "%s%s",
+                                m->used ? ", " : "", name);
+    m->used = MIN(m->used, sizeof(m->text) - 1);
+}
+
+/* The capability MSR's low half must be set, its high half may be (A.3 to A.5). */
+static uint32_t choose(enum control_word w, uint64_t cap, const struct control *t,
+                       struct missing *m)
+{
+    uint32_t must = (uint32_t)cap, may = (uint32_t)(cap >> 32), val = must;
 
     vmx_caps.allowed[w].must = must;
     vmx_caps.allowed[w].may = may;
-    *out = must;
     for (; t->bit; t++) {
-        if (may & t->bit) {
-            *out |= t->bit;
-        } else if (t->required) {
-            log_err("this CPU has VT-x but not what Ringfence needs of it: %s (MSR %x)", t->name,
-                    msr);
-            return false;
-        }
+        if (may & t->bit)
+            val |= t->bit;
+        else if (t->required)
+            note_missing(m, t->name);
     }
-    return true;
+    return val;
 }
 
-static bool choose_controls(void)
+static void choose_controls(struct missing *m)
 {
     uint64_t basic = rdmsr(MSR_VMX_BASIC);
     uint32_t shift = basic & BASIC_TRUE_CONTROLS ? MSR_VMX_TRUE_PIN - MSR_VMX_PIN : 0;
 
     vmx_caps.revision = (uint32_t)basic & 0x7fffffff;
-    if (!choose(CONTROL_PIN, MSR_VMX_PIN + shift, pin_controls, &vmx_caps.pin) ||
-        !choose(CONTROL_PROC, MSR_VMX_PROC + shift, proc_controls, &vmx_caps.proc) ||
-        !choose(CONTROL_PROC2, MSR_VMX_PROC2, proc2_controls, &vmx_caps.proc2) ||
-        !choose(CONTROL_EXIT, MSR_VMX_EXIT + shift, exit_controls, &vmx_caps.exit) ||
-        !choose(CONTROL_ENTRY, MSR_VMX_ENTRY + shift, entry_controls, &vmx_caps.entry))
-        return false;
+    vmx_caps.pin = choose(CONTROL_PIN, rdmsr(MSR_VMX_PIN + shift), pin_controls, m);
+    vmx_caps.proc = choose(CONTROL_PROC, rdmsr(MSR_VMX_PROC + shift), proc_controls, m);
+    vmx_caps.proc2 =
+        choose(CONTROL_PROC2, vmx_caps.proc & PROC_SECONDARY ? rdmsr(MSR_VMX_PROC2) : 0,
+               proc2_controls, m);
+    vmx_caps.exit = choose(CONTROL_EXIT, rdmsr(MSR_VMX_EXIT + shift), exit_controls, m);
+    vmx_caps.entry = choose(CONTROL_ENTRY, rdmsr(MSR_VMX_ENTRY + shift), entry_controls, m);
     /* What is switched on when there is a reason. */
     vmx_caps.proc &= ~(uint32_t)(PROC_INTERRUPT_WINDOW | PROC_NMI_WINDOW | PROC_IO_BITMAPS);
     vmx_caps.entry &= ~(uint32_t)ENTRY_IA32E;
     if (!(vmx_caps.proc & PROC_TPR_SHADOW))
         vmx_caps.proc |= PROC_CR8_LOAD | PROC_CR8_STORE;
-    return true;
 }
 
 static const struct {
@@ -131,15 +140,17 @@ int vmx_setup(struct p2m_limits *ept)
         log_err("VT-x is locked off by the firmware (IA32_FEATURE_CONTROL is %lx)", feature);
         return -EPERM;
     }
-    if (!choose_controls())
+    struct missing missing = {};
+    choose_controls(&missing);
+    /* The MSR is there when EPT or VPID is (A.10). */
+    vmx_caps.ept_vpid = vmx_caps.proc2 & (PROC2_EPT | PROC2_VPID) ? rdmsr(MSR_VMX_EPT_VPID) : 0;
+    for (unsigned i = 0; vmx_caps.ept_vpid && i < ARRAY_SIZE(needed_caps); i++) {
+        if (!(vmx_caps.ept_vpid & BIT(needed_caps[i].cap)))
+            note_missing(&missing, needed_caps[i].name);
+    }
+    if (missing.used) {
+        log_err("this CPU has VT-x without what Ringfence needs of it: %s", missing.text);
         return -EOPNOTSUPP;
-    vmx_caps.ept_vpid = rdmsr(MSR_VMX_EPT_VPID);
-    for (unsigned i = 0; i < ARRAY_SIZE(needed_caps); i++) {
-        if (!(vmx_caps.ept_vpid & BIT(needed_caps[i].cap))) {
-            log_err("this CPU has VT-x but no %s (IA32_VMX_EPT_VPID_CAP bit %u)",
-                    needed_caps[i].name, needed_caps[i].cap);
-            return -EOPNOTSUPP;
-        }
     }
     vmx_caps.cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
     vmx_caps.cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED0 + 1);
