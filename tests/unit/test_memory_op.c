@@ -77,11 +77,11 @@ static struct page_info *take(struct domain *d, mfn_t first, unsigned order, uin
     }
     return &frames[first];
 }
-struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+struct page_info *domain_page_alloc_beyond(struct domain *d, unsigned order, mfn_t limit)
 {
     uint64_t n = 1ULL << order;
 
-    if (!fail_alloc_after || d->tot_pages + n > d->max_pages || d->dying)
+    if (!fail_alloc_after || d->dying)
         return NULL;
     fail_alloc_after -= fail_alloc_after != ~0u;
     for (mfn_t m = 1024; m + n <= (limit ? MIN(limit, NR_FRAMES) : NR_FRAMES); m += n) {
@@ -92,6 +92,12 @@ struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limi
             return take(d, m, order, PG_ALLOCATED);
     }
     return NULL;
+}
+struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+{
+    return d->tot_pages + (1ULL << order) > d->max_pages
+               ? NULL
+               : domain_page_alloc_beyond(d, order, limit);
 }
 uint64_t heap_free_pages(void)
 {
@@ -420,6 +426,17 @@ static void hostile_arguments(void **state)
     domains[1].target = 2; /* a device model's domain may */
     assert_int_equal(reserve(&vcpus[1], XENMEM_populate_physmap, gfns, 2, 0, 2), 2);
     assert_int_equal(domains[2].tot_pages, 2);
+    /* On demand: there at once, and not held back by the limit; for those who build domains only.
+     */
+    domains[2].max_pages = 2;
+    domains[0].privileged = true;
+    static const uint64_t more[2] = {20, 21};
+    assert_int_equal(reserve(&vcpus[0], XENMEM_populate_physmap, more, 2, 0, 2), 0);
+    assert_int_equal(reserve_raw(&vcpus[0], XENMEM_populate_physmap,
+                                 (uint64_t)words(&vcpus[0], more, 2), 2, 0,
+                                 XENMEMF_populate_on_demand, 2),
+                     2);
+    assert_int_equal(domains[2].tot_pages, 4);
 }
 
 static void preempted(void **state)

@@ -213,10 +213,20 @@ static void test_limits(void **state)
     assert_non_null(one);
     d->max_pages = 10; /* the tools lowered it below what is there */
     assert_null(domain_page_alloc(d, 0, 0));
+    assert_non_null(domain_page_alloc_beyond(d, 0, 0));
+    assert_int_equal(d->tot_pages, 514);
+    d->max_pages = 514; /* one of those is extra: room for one more, until an extra one was freed */
+    assert_non_null(one = domain_page_alloc(d, 0, 0));
+    assert_null(domain_page_alloc(d, 0, 0));
+    assert_true(page_get(one, d));
+    assert_true(page_put_alloc_ref(one));
+    page_put(one);
+    assert_null(domain_page_alloc(d, 0, 0));
     d->max_pages = 600;
     d->dying = DOMAIN_DYING;
     assert_null(domain_page_alloc(d, 0, 0));
-    assert_int_equal(heap_free_pages(), free - 1);
+    assert_null(domain_page_alloc_beyond(d, 0, 0));
+    assert_int_equal(heap_free_pages(), free - 2);
     assert_int_equal(domain_pages_release(d), 0);
     assert_int_equal(heap_free_pages(), free + 512);
     free_domain(d);

@@ -107,6 +107,9 @@ void heap_count_assigned(uint64_t frames); /* boot: frames that domain_pages_ass
  * d->page_list and counted in d->tot_pages, or NULL (out of memory, or over d->max_pages, or d is
  * dying). Takes d->page_lock and the heap lock. `limit` is an mfn bound, 0 for none. */
 struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit);
+/* The same whatever d->max_pages says: memory that the tools give d to boot with, and its balloon
+ * gives back. */
+struct page_info *domain_page_alloc_beyond(struct domain *d, unsigned order, mfn_t limit);
 /* Make the hypervisor's page pg (from heap_alloc order 0) shareable with d (PG_XENHEAP): it can be
  * put in d's p2m, is not in tot_pages, and is freed by its last reference. refs becomes 1. */
 void page_share_with_domain(struct page_info *pg, struct domain *d);

@@ -47,32 +47,46 @@ static void take_ownership(struct domain *d, struct page_info *pg, uint64_t coun
     *(shared ? &d->xenheap_pages : &d->tot_pages) += count;
 }
 
-static bool may_grow(const struct domain *d, uint64_t frames)
+static bool may_grow(const struct domain *d, uint64_t frames, bool beyond)
 {
-    uint64_t have = READ_ONCE(d->tot_pages), max = READ_ONCE(d->max_pages);
+    uint64_t extra = READ_ONCE(d->extra_pages), have = READ_ONCE(d->tot_pages),
+             max = READ_ONCE(d->max_pages);
 
-    return READ_ONCE(d->dying) == DOMAIN_ALIVE && have <= max && frames <= max - have;
+    have -= MIN(have, extra);
+    return READ_ONCE(d->dying) == DOMAIN_ALIVE && (beyond || (have <= max && frames <= max - have));
 }
 
-struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+static struct page_info *page_alloc_for(struct domain *d, unsigned order, mfn_t limit, bool beyond)
 {
     uint64_t frames = 1ULL << order;
     struct page_info *pg;
 
-    if (!may_grow(d, frames))
+    if (!may_grow(d, frames, beyond))
         return NULL;
     pg = heap_alloc_below(order, limit ? limit : INVALID_MFN);
     if (!pg)
         return NULL;
     spin_lock(&d->page_lock);
-    if (!may_grow(d, frames)) {
+    if (!may_grow(d, frames, beyond)) {
         spin_unlock(&d->page_lock);
         heap_free_zeroed(pg, order);
         return NULL;
     }
     take_ownership(d, pg, frames, PG_ALLOCATED);
+    if (beyond)
+        d->extra_pages += frames;
     spin_unlock(&d->page_lock);
     return pg;
+}
+
+struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+{
+    return page_alloc_for(d, order, limit, false);
+}
+
+struct page_info *domain_page_alloc_beyond(struct domain *d, unsigned order, mfn_t limit)
+{
+    return page_alloc_for(d, order, limit, true);
 }
 
 void page_share_with_domain(struct page_info *pg, struct domain *d)
@@ -119,10 +133,12 @@ static void page_release(struct page_info *pg)
     ASSERT(d && !(pg->flags & PG_ALLOCATED));
     spin_lock(&d->page_lock);
     list_del(&pg->list);
-    if (pg->flags & PG_XENHEAP)
+    if (pg->flags & PG_XENHEAP) {
         d->xenheap_pages--;
-    else
+    } else {
         d->tot_pages--;
+        d->extra_pages -= d->extra_pages != 0;
+    }
     last = !(d->tot_pages + d->xenheap_pages);
     pg->owner = 0;
     pg->flags = 0;

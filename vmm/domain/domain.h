@@ -160,6 +160,8 @@ struct domain {
     spinlock_t page_lock; /* page_list, xenpage_list and the counters */
     struct list page_list, xenpage_list;
     uint64_t tot_pages, max_pages, outstanding_pages, shr_pages, xenheap_pages;
+    uint64_t extra_pages; /* of tot_pages, those that max_pages does not count; the next freed are
+                             these */
     struct p2m *p2m;
     uint64_t paging_mempool_bytes; /* what the tools asked for: reported back */
 
@@ -239,7 +241,8 @@ void vcpu_kick(struct vcpu *v, uint32_t work);
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);
 bool vcpu_runnable(const struct vcpu *v);
-void vcpu_sleep(struct vcpu *v); /* it may not be runnable any more: off the queue, off its pCPU soon */
+void vcpu_sleep(
+    struct vcpu *v); /* it may not be runnable any more: off the queue, off its pCPU soon */
 void vcpu_sleep_sync(struct vcpu *v); /* wait until v is off its pCPU; not for current */
 void vcpu_yield(struct vcpu *v);
 int vcpu_set_affinity(struct vcpu *v, const uint64_t *hard, const uint64_t *soft);

@@ -272,7 +272,8 @@ static bool populate_locked(struct reservation *r, gfn_t gfn)
         return false;
     if (r->d->is_dom0)
         return repopulate_dom0(r->d, gfn, r->order);
-    pg = domain_page_alloc(r->d, r->order, r->limit);
+    pg = r->flags & XENMEMF_populate_on_demand ? domain_page_alloc_beyond(r->d, r->order, r->limit)
+                                               : domain_page_alloc(r->d, r->order, r->limit);
     if (!pg)
         return false;
     if (!map_new(r->d, gfn, page_to_mfn(pg), r->order))
@@ -318,10 +319,8 @@ static long reservation_op(struct vcpu *v, unsigned op, uint64_t gva, uint64_t a
     bits = XENMEMF_get_address_bits(in.mem_flags);
     if (bits && bits <= PAGE_SHIFT)
         return (long)at;
-    if (in.mem_flags & XENMEMF_populate_on_demand) {
-        hypercall_missing(v, "populate on demand", op, 0);
+    if (in.mem_flags & XENMEMF_populate_on_demand && !v->domain->privileged)
         return (long)at;
-    }
     rc = domain_resolve(v, in.domid, &r.d);
     if (rc)
         return rc;
@@ -432,8 +431,9 @@ static long claim_pages(struct vcpu *v, uint64_t gva)
     return rc;
 }
 
-/* No memory is populated on demand: the target (`xl mem-set` sets it) is the guest's balloon's
- * business, the answer says that there is nothing to reclaim. */
+/* Memory asked for on demand is there at once (memory= below maxmem=), until the guest's balloon
+ * gives it back. So the target (`xl mem-set` sets it) is the guest's balloon's business, and the
+ * answer says that there is nothing to reclaim. */
 static long pod_target(struct vcpu *v, uint64_t gva)
 {
     struct xen_pod_target p;
@@ -456,7 +456,8 @@ static long pod_target(struct vcpu *v, uint64_t gva)
 }
 
 /* What the caller may have had mapped in its own domain is gone: device models must not go on with
- * their mappings of it. Passes rc on; a failed or unfinished call may have changed some pages too. */
+ * their mappings of it. Passes rc on; a failed or unfinished call may have changed some pages too.
+ */
 static long map_shrank(struct vcpu *v, long rc)
 {
     ioreq_invalidate(v->domain);
