@@ -64,9 +64,10 @@ def job_directory():
 class Session:
     """A machine with dom0 at its shell, booted when first needed and again after it died."""
 
-    def __init__(self, name, smp=1, memory="4G", drives=("guest.iso", "guest.img"), dom0_args=""):
+    def __init__(self, name, smp=1, memory="4G", drives=("guest.iso", "guest.img"), dom0_args="", folder="guest"):
         self.name = name
         self.smp, self.memory, self.drives, self.dom0_args = smp, memory, drives, dom0_args
+        self.folder = folder  # of build/, where the drives' images are
         self.console = None
         self.boots = self.failed_boots = 0
         self.job = job_directory()
@@ -83,7 +84,7 @@ class Session:
             raise Failure("dom0 did not come up twice, not tried again")
         self.close_console()
         machine = self.machine()
-        machine.drives = [(drive.split(".")[0] + drive.split(".")[1], f"{BUILD}/guest/{drive}") for drive in self.drives]
+        machine.drives = [(drive.split(".")[0] + drive.split(".")[1], f"{BUILD}/{self.folder}/{drive}") for drive in self.drives]
         machine.job = self.job
         machine.dom0_args += self.dom0_args
         self.boots += 1
@@ -221,7 +222,12 @@ def run_file(path, report, only=()):
     spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    tests = [test for test in module.TESTS if not only or test.__name__ in only or spec.name in only]
+    by_name = getattr(module, "BY_NAME", ())  # tests that are too long for the default run
+    tests = [test for test in module.TESTS if (test.__name__ not in by_name if not only else
+                                               test.__name__ in only or spec.name in only)]
+    for test in module.TESTS:
+        if not only and test not in tests:
+            print(f"# {spec.name}: {test.__name__}: not run (by name only)", flush=True)
     if not tests:
         return
     session = module.session() if hasattr(module, "session") else None

@@ -10,6 +10,7 @@ uint32_t xen_base;
 uint8_t hypercall_page[4096] __attribute__((aligned(4096)));
 static struct fault last_fault;
 static char reason[200];
+static const char *skipped;
 
 long catch_call(void (*fn)(void *), void *arg);
 void catch_land(void) __attribute__((noreturn));
@@ -112,6 +113,11 @@ void fail(const char *fmt, ...)
     va_start(args, fmt);
     format(reason, sizeof reason, fmt, args);
     va_end(args);
+}
+
+void skip(const char *why)
+{
+    skipped = why;
 }
 
 bool failed(void)
@@ -249,11 +255,14 @@ int main(void)
             counts[v] = 0;
         }
         reason[0] = 0;
+        skipped = NULL;
         const struct fault *f = catch(run_test, (void *)t);
         if (f)
             fail("exception %u error %lx at %lx cr2 %lx", f->vector, f->error, f->ip, f->cr2);
         if (reason[0])
             say("FAIL %s: %s", t->name, reason);
+        else if (skipped)
+            say("SKIP %s: %s", t->name, skipped);
         else
             say("PASS %s", t->name);
     }

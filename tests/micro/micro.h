@@ -26,6 +26,8 @@ extern const struct test tests[]; /* ends with a NULL name */
 #define CHECK_EQ(a, b) do { uint64_t a_ = (a), b_ = (b); \
     if (a_ != b_) { fail(#a " is %llx, not %llx", (unsigned long long)a_, (unsigned long long)b_); return; } } while (0)
 void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* The running test ends here: what it needs is not there. It returns; the verdict is SKIP. */
+void skip(const char *why);
 bool failed(void); /* the running test has failed: for callers of functions that CHECK */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void power_off(void) __attribute__((noreturn));

@@ -242,6 +242,19 @@ void domain_latch_shinfo(struct domain *d, bool is_32bit)
     latched = true;
     latched_32 = is_32bit;
 }
+static int s3_calls;
+void domain_s3_sleep(struct domain *d)
+{
+    assert_ptr_equal(d, &guest);
+    s3_calls += 100;
+}
+
+void domain_s3_wake(struct domain *d)
+{
+    assert_ptr_equal(d, &guest);
+    s3_calls++;
+}
+
 int hvm_set_callback_via(struct domain *d, uint64_t via)
 {
     (void)d;
@@ -616,6 +629,11 @@ static void parameters(void **state)
     assert_int_equal(set(5, HVM_PARAM_VIRIDIAN, HVMPV_base_freq), 0);
     assert_int_equal(set(5, HVM_PARAM_X87_FIP_WIDTH, 5), -EINVAL);
     assert_int_equal(set(5, HVM_PARAM_ACPI_S_STATE, 1), -EINVAL);
+    assert_int_equal(s3_calls, 0);
+    assert_int_equal(set(5, HVM_PARAM_ACPI_S_STATE, 3), 0);
+    assert_int_equal(s3_calls, 100);
+    assert_int_equal(set(5, HVM_PARAM_ACPI_S_STATE, 0), 0);
+    assert_int_equal(s3_calls, 101);
     assert_int_equal(set(5, HVM_PARAM_MCA_CAP, 2), -EINVAL);
     assert_int_equal(set(5, HVM_PARAM_CALLBACK_IRQ, 3ULL << 56), -EINVAL);
     assert_false(latched); /* the tools' mode says nothing about the guest's */

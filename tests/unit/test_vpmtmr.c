@@ -63,6 +63,17 @@ static void buttons_raise_the_sci(void **state)
     assert_int_equal(port_in(BLOCK, 2), 0);
 }
 
+static void waking_sets_its_status_alone(void **state)
+{
+    (void)state;
+    port_out(BLOCK + 2, 2, 0xffff);
+    vpmtmr_woke(&dom);
+    assert_int_equal(port_in(BLOCK, 2), PM1_WAK);
+    assert_int_equal(pending(0), -1);
+    port_out(BLOCK, 2, PM1_WAK);
+    assert_int_equal(port_in(BLOCK, 2), 0);
+}
+
 static void overflow(void **state)
 {
     (void)state;
@@ -119,6 +130,7 @@ int main(void)
         T(counts),
         T(location),
         T(overflow),
+        T(waking_sets_its_status_alone),
         T(buttons_raise_the_sci),
         T(shares_the_sci_with_the_device_model),
         T(saved_and_loaded),

@@ -330,6 +330,36 @@ void domain_shutdown(struct domain *d, int reason)
     send_global_virq(VIRQ_DOM_EXC);
 }
 
+void domain_s3_sleep(struct domain *d)
+{
+    spin_lock(&d->lock);
+    bool was = d->s3_asleep;
+    d->s3_asleep = true;
+    spin_unlock(&d->lock);
+    if (was)
+        return;
+    domain_pause(d);
+    platform_reset(d);
+    for (unsigned i = 0; i < d->max_vcpus; i++) {
+        if (d->vcpu[i] && i)
+            vcpu_init_signal(d->vcpu[i]);
+        else if (d->vcpu[i])
+            vcpu_firmware_start(d->vcpu[i]);
+    }
+}
+
+void domain_s3_wake(struct domain *d)
+{
+    spin_lock(&d->lock);
+    bool was = d->s3_asleep;
+    d->s3_asleep = false;
+    spin_unlock(&d->lock);
+    if (!was)
+        return;
+    vpmtmr_woke(d);
+    domain_unpause(d);
+}
+
 void domain_resume(struct domain *d)
 {
     spin_lock(&d->lock);

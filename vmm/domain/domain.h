@@ -153,6 +153,7 @@ struct domain {
     bool created_paused;
     enum domain_dying dying;
     bool shutting_down, shut_down;
+    bool s3_asleep; /* suspended to RAM: holds one count of pause_count */
     int shutdown_code;
     unsigned kill_stage; /* progress of the preemptible domain_kill */
 
@@ -215,6 +216,11 @@ int domain_resolve(struct vcpu *caller, domid_t id, struct domain **out);
 /* Pausing nests. domain_pause returns when no vCPU runs (must not be d's own vCPU calling). */
 void domain_pause(struct domain *d);
 void domain_unpause(struct domain *d);
+/* ACPI S3: stop d with its memory kept and its CPUs and devices as after a reset; start its first
+ * vCPU at the firmware's reset vector, with WAK_STS set. Both do nothing in the state they lead to.
+ * Not for d's own vCPUs; no lock held. */
+void domain_s3_sleep(struct domain *d);
+void domain_s3_wake(struct domain *d);
 void vcpu_pause(struct vcpu *v);
 void vcpu_unpause(struct vcpu *v);
 

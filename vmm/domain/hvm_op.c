@@ -47,12 +47,16 @@ static int apply_fip_width(struct vcpu *v, struct domain *d, uint64_t value)
     return value == 0 || value == 4 || value == 8 ? 0 : -EINVAL;
 }
 
+/* QEMU says 3 when the guest's sleep command reached it, and 0 after `xl trigger s3resume`. */
 static int apply_s_state(struct vcpu *v, struct domain *d, uint64_t value)
 {
-    (void)d;
-    if (value == 0)
-        return 0;
-    return value == 3 ? (int)hypercall_missing(v, "ACPI S-state", 3, -EOPNOTSUPP) : -EINVAL;
+    if (d == v->domain || (value && value != 3))
+        return -EINVAL;
+    if (value)
+        domain_s3_sleep(d);
+    else
+        domain_s3_wake(d);
+    return 0;
 }
 
 /* What is not there may only be switched off. */

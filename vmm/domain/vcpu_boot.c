@@ -46,6 +46,17 @@ static void reset_registers(struct vcpu *v)
     hvm_ops->vcpu_reset(v);
 }
 
+void vcpu_firmware_start(struct vcpu *v)
+{
+    static const struct segment bios = {0xf000, 0x9b, 0xffff, 0xf0000};
+    vcpu_sync_state(v);
+    reset_registers(v);
+    hvm_ops->set_segment(v, SEGR_CS, &bios);
+    hvm_ops->flush_tlb(v);
+    atomic_or(&v->work, VWORK_EVENT);
+    vcpu_unblock(v, VBLOCK_HALTED | VBLOCK_POLL);
+}
+
 void vcpu_start_requested(struct vcpu *v)
 {
     if (!atomic_xchg(&v->init_requested, false))

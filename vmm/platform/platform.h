@@ -33,6 +33,8 @@ void platform_nmi(struct domain *d);
 /* ACPI buttons (xl trigger power, sleep): the PM1 status bit and the SCI. Any context. */
 void vpmtmr_power_button(struct domain *d);
 void vpmtmr_sleep_button(struct domain *d);
+/* The domain woke from a sleep state: WAK_STS. Any context. */
+void vpmtmr_woke(struct domain *d);
 /* All devices and LAPICs as at power-on (S3, soft reset); d is paused. */
 void platform_reset(struct domain *d);
 /* Deliver an MSI: address and data as the device would write them (SDM 3A, 11.11). -EINVAL. */
@@ -90,6 +92,9 @@ void vlapic_reset(struct vcpu *v);
 void vlapic_init_reset(struct vcpu *v);
 /* Given by domain/vcpu_boot.c: INIT, SIPI and NMI arriving at v from an IPI. */
 void vcpu_init_signal(struct vcpu *v);
+/* Registers as after a reset, at the BIOS's copy of the reset vector below 1 MiB (guests have no
+ * ROM at 4 GiB). The domain is paused, its LAPICs are reset. */
+void vcpu_firmware_start(struct vcpu *v);
 void vcpu_sipi(struct vcpu *v, uint8_t vector);
 void vcpu_nmi(struct vcpu *v);
 

@@ -83,26 +83,31 @@ void vpmtmr_event_pio(struct domain *d, unsigned offset, unsigned bytes, bool wr
     spin_unlock(&t->lock);
 }
 
-static void press(struct domain *d, uint16_t button)
+static void set_status(struct domain *d, uint16_t bit)
 {
     struct vpmtmr *t = pm_of(d);
 
     if (!has_emulation(d, XEN_X86_EMU_PM))
         return;
     spin_lock(&t->lock);
-    t->sts |= button;
+    t->sts |= bit;
     update_sci(d);
     spin_unlock(&t->lock);
 }
 
 void vpmtmr_power_button(struct domain *d)
 {
-    press(d, PM1_PWRBTN);
+    set_status(d, PM1_PWRBTN);
 }
 
 void vpmtmr_sleep_button(struct domain *d)
 {
-    press(d, PM1_SLPBTN);
+    set_status(d, PM1_SLPBTN);
+}
+
+void vpmtmr_woke(struct domain *d)
+{
+    set_status(d, PM1_WAK);
 }
 
 void vpmtmr_reset(struct domain *d)

@@ -7,6 +7,8 @@
 #include "platform/platform.h"
 #include "svm/vmcb.h"
 
+#define NMI_LOOK_NS 20000 /* how soon to look whether an NMI handler's IRET is done */
+
 static unsigned insn_length(struct vcpu *v)
 {
     struct vmcb *b = vmcb_of(v);
@@ -26,6 +28,19 @@ static void arm_virq(struct svm_vcpu *s, int vector, bool ignore_tpr)
     s->virq_vector = vector;
 }
 
+/* May an NMI be injected? Not before the IRET of the last one is behind us: in a hardware task,
+ * whose TSS is busy until then, it would be a #GP. */
+static bool nmi_open(struct vcpu *v, struct svm_vcpu *s)
+{
+    if (s->nmi_masked && s->iret_seen && v->regs.rip != s->iret_rip)
+        s->nmi_masked = s->iret_seen = false;
+    if (s->nmi_masked && s->iret_seen) {
+        timer_migrate(&s->nmi_timer, this_cpu()->id);
+        timer_set(&s->nmi_timer, now_ns() + NMI_LOOK_NS);
+    }
+    return !s->nmi_masked;
+}
+
 /* Exceptions and NMIs go through EVENTINJ. The highest interrupt waits in V_IRQ, where the CPU
  * holds it until IF, the shadow and TPR allow: no window exit (APM 2, 15.21.4). */
 void svm_inject(struct vcpu *v)
@@ -40,11 +55,12 @@ void svm_inject(struct vcpu *v)
         if (v->inject.has_error)
             b->event_inject |= EVENT_HAS_CODE | (uint64_t)v->inject.error << 32;
         v->inject.valid = false;
-    } else if (v->nmi_pending && !s->nmi_masked && !(b->int_state & 1) &&
-               !(b->event_inject & EVENT_VALID)) {
+    } else if (v->nmi_pending && !(b->int_state & 1) && !(b->event_inject & EVENT_VALID) &&
+               nmi_open(v, s)) {
         b->event_inject = EVENT_VALID | 2 << 8 | 2;
         v->nmi_pending = false;
         s->nmi_masked = true;
+        s->iret_seen = false;
         vmcb_set_intercept(b, ICPT_IRET);
         s->clean &= ~CLEAN_INTERCEPTS;
     }
@@ -206,10 +222,11 @@ static void on_shutdown(struct vcpu *v)
 
 static void on_iret(struct vcpu *v)
 {
-    /* The NMI handler is about to return; from here on another NMI may come (one early at worst).
-     */
+    /* The NMI handler is about to return. There is no exit behind the IRET, so the next one, of
+     * whatever reason, or the timer's, lets a further NMI in. */
     struct svm_vcpu *s = svm_vcpu(v);
-    s->nmi_masked = false;
+    s->iret_seen = true;
+    s->iret_rip = v->regs.rip;
     vmcb_clear_intercept(s->vmcb, ICPT_IRET);
     s->clean &= ~CLEAN_INTERCEPTS;
     vcpu_kick(v, VWORK_EVENT);

@@ -97,7 +97,7 @@ void svm_vcpu_reset(struct vcpu *v)
     b->int_state = 0;
     svm_vcpu(v)->clean = 0;
     svm_vcpu(v)->virq_armed = false;
-    svm_vcpu(v)->nmi_masked = false;
+    svm_vcpu(v)->nmi_masked = svm_vcpu(v)->iret_seen = false;
     svm_vcpu(v)->reinject_vector = -1;
 }
 
@@ -130,6 +130,11 @@ static const uint8_t always_intercepted[] = {
     ICPT_EXCEPTION + EXC_MC,
 };
 
+static void nmi_timer_fired(void *data)
+{
+    vcpu_kick(data, VWORK_EVENT);
+}
+
 static int svm_vcpu_init(struct vcpu *v)
 {
     struct svm_vcpu *s = kzalloc(sizeof(*s));
@@ -142,6 +147,7 @@ static int svm_vcpu_init(struct vcpu *v)
     }
     s->vmcb_pa = virt_to_pa(s->vmcb);
     v->hw = s;
+    timer_init(&s->nmi_timer, nmi_timer_fired, v, 0);
     struct vmcb *b = s->vmcb;
     for (unsigned i = 0; i < ARRAY_SIZE(always_intercepted); i++)
         vmcb_set_intercept(b, always_intercepted[i]);
@@ -166,6 +172,7 @@ static void svm_vcpu_free(struct vcpu *v)
     struct svm_vcpu *s = v->hw;
     if (!s)
         return;
+    timer_kill(&s->nmi_timer);
     page_free(s->vmcb);
     kfree(s);
     v->hw = NULL;

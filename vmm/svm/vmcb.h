@@ -205,7 +205,10 @@ struct svm_vcpu {
     unsigned asid_cpu;        /* pCPU its ASID belongs to */
     uint64_t asid_generation; /* valid while equal to that pCPU's */
     bool virq_armed;          /* V_IRQ holds virq_vector of virq_source */
-    bool nmi_masked;          /* an NMI was injected and its IRET not seen */
+    bool nmi_masked;          /* an NMI was injected and its IRET not done */
+    bool iret_seen;           /* ... but about to be, at iret_rip */
+    uint64_t iret_rip;
+    struct timer nmi_timer; /* ends the guest's stay so that an NMI that waited for IRET comes in */
     uint8_t virq_source;
     int virq_vector;
     int reinject_vector; /* external interrupt whose delivery was cut short; -1 none */
