@@ -62,7 +62,8 @@ static void lower(void)
     info->evtchn_pending[port / 64] &= ~(1ull << port % 64);
 }
 
-static unsigned came, keep_high; /* how often the handler came; it lowers the line unless keep_high times are left */
+/* volatile: GCC takes window() not to change a static that only handlers write. */
+static volatile unsigned came, keep_high; /* how often the handler came; it lowers the line unless keep_high times are left */
 static void on_apic(struct frame *f)
 {
     (void)f;
@@ -73,7 +74,7 @@ static void on_apic(struct frame *f)
         lower();
     APIC(0xb0) = 0;
 }
-static unsigned pic_vector, pic_isr;
+static volatile unsigned pic_vector, pic_isr;
 static void on_pic(struct frame *f)
 {
     came++;
@@ -379,14 +380,24 @@ static void ioapic_edge(void)
     CHECK_EQ(masked, 1);
     CHECK_EQ(came, 2);
 }
-/* Two sources on one level-triggered pin: it is quiet only when both are. */
+/* Two sources on one level-triggered pin, ours and the HPET's: it is quiet only when both are. */
+static unsigned shared_timer;
+static void on_shared(struct frame *f)
+{
+    (void)f;
+    came++;
+    lower();
+    if (came == 3) /* until here the HPET alone holds the line */
+        HPET(0x20) = 1ull << shared_timer;
+    APIC(0xb0) = 0;
+}
 static void shared_level(void)
 {
     start();
-    CHECK(line_is(0), "no line");
-    unsigned timer, pin = 0;
-    for (timer = 0; timer < 3; timer++) {
-        uint32_t routes = (uint32_t)(HPET(0x100 + 0x20 * timer) >> 32) & 0xff0000;
+    handlers[0x52] = on_shared;
+    unsigned pin = 0;
+    for (shared_timer = 0; shared_timer < 3; shared_timer++) {
+        uint32_t routes = (uint32_t)(HPET(0x100 + 0x20 * shared_timer) >> 32) & 0xff0000;
         if (routes) {
             pin = 31 - (unsigned)__builtin_clz(routes);
             break;
@@ -400,32 +411,28 @@ static void shared_level(void)
     uint64_t period = HPET(0) >> 32;
     HPET(0x10) = 0;
     HPET(0xf0) = 0;
-    HPET(0x100 + 0x20 * timer) = (uint64_t)pin << 9 | 4 | 2; /* level */
-    HPET(0x108 + 0x20 * timer) = 1000000000000ull / period;  /* 1 ms */
+    HPET(0x100 + 0x20 * shared_timer) = (uint64_t)pin << 9 | 4 | 2; /* level */
+    HPET(0x108 + 0x20 * shared_timer) = 1000000000000ull / period;  /* 1 ms */
     HPET(0x10) = 1;
     delay_us(5000);
     raise(); /* both are high now */
-    keep_high = 0;
     route(pin, LEVEL | 0x52);
-    window(); /* the handler quiets one; the HPET holds the line */
-    window();
-    unsigned while_held = came;
-    HPET(0x20) = 1ull << timer;
-    window();
-    unsigned at_release = came;
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 6; i++)
         window();
-    unsigned after = came;
+    unsigned n = came;
+    raise(); /* and ours alone, once more */
+    window();
+    window();
     HPET(0x10) = 0;
-    HPET(0x100 + 0x20 * timer) = 0;
-    HPET(0x20) = 1ull << timer;
+    HPET(0x100 + 0x20 * shared_timer) = 0;
+    HPET(0x20) = 1ull << shared_timer;
     route(pin, MASKED);
-    CHECK(while_held >= 2, "%u interrupts while the second source was high", while_held);
-    CHECK(after - at_release <= 1, "%u interrupts after both were quiet", after - at_release);
+    CHECK_EQ(n, 3);
+    CHECK_EQ(came, 4);
 }
 
 /* ---- NMI ------------------------------------------------------------------------------------------- */
-static unsigned nested, inside;
+static volatile unsigned nested, inside;
 static void on_nmi(struct frame *f)
 {
     (void)f;

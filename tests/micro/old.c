@@ -64,7 +64,7 @@ static void task_gate(unsigned vector)
 }
 static void gate_back(unsigned vector) { idt[vector] = old_gate; }
 static unsigned type_of(unsigned selector) { return gdt[selector / 8] >> 40 & 0xff; }
-static unsigned types_in_task;
+static volatile unsigned types_in_task;
 static void note_types(void) { types_in_task = type_of(72) << 8 | type_of(TASK); }
 static uint16_t task_register(void)
 {
@@ -94,7 +94,7 @@ static void task_by_int(void)
     CHECK_EQ(tss2[9] & 0x4000, 0); /* IRET clears NT in the task that it leaves */
 }
 
-static uint32_t saved_eip;
+static volatile uint32_t saved_eip;
 static void skip_two(void)
 {
     saved_eip = tss[8];
@@ -158,7 +158,7 @@ static void task_no_stack(void)
     CHECK_EQ(saved_eip, (uint32_t)task_ud);
 }
 
-static uint32_t in_task_cr3, in_task_cr2;
+static volatile uint32_t in_task_cr3, in_task_cr2;
 static void map_window(void)
 {
     in_task_cr3 = read_cr3();
@@ -190,7 +190,7 @@ static void send_nmi(void)
     APIC(0x310) = APIC(0x20);
     APIC(0x300) = 0x4400;
 }
-static uint32_t came_inside;
+static volatile uint32_t came_inside;
 static void nmi_in_nmi(void)
 {
     if (task_came == 1) {
@@ -265,7 +265,7 @@ static void task_refused(void)
     CHECK_EQ(task_register(), 72);
 }
 /* The T bit: a debug trap in the new task, before its first instruction. */
-static uint32_t trap_dr6, trap_ip;
+static volatile uint32_t trap_dr6, trap_ip;
 static void on_task_trap(struct frame *f)
 {
     trap_dr6 = read_dr6();
@@ -525,8 +525,8 @@ static void a20(void)
 }
 
 /* ---- debug registers ------------------------------------------------------------------------------ */
-static unsigned db_count;
-static uint32_t db_dr6, db_eip;
+static volatile unsigned db_count;
+static volatile uint32_t db_dr6, db_eip;
 static void on_db(struct frame *f)
 {
     db_count++;
@@ -584,7 +584,7 @@ static void debug_aliases(void)
     CHECK_FAULT(f, 6, 0);
 }
 /* A repeated string instruction traps after each round, in memory as in what the hypervisor emulates. */
-static unsigned steps;
+static volatile unsigned steps;
 static void on_step(struct frame *f) { (void)f; steps++; }
 static unsigned step_stos(void *to)
 {
@@ -634,7 +634,7 @@ static void fpu_over_exits(void)
     __asm__ volatile("ldmxcsr %0; fninit" :: "m"(plain));
 }
 /* Two programs share the FPU the lazy way: a switch sets TS, #NM brings the right registers. */
-static unsigned running, owner, traps;
+static volatile unsigned running, owner, traps;
 static void on_nm(struct frame *f)
 {
     (void)f;

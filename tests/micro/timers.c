@@ -262,7 +262,7 @@ static void pit_missed(void)
 /* ---- RTC ---------------------------------------------------------------------------------------------- */
 static uint8_t cmos(unsigned r) { outb(0x70, (uint8_t)r); return inb(0x71); }
 static void cmos_set(unsigned r, uint8_t v) { outb(0x70, (uint8_t)r); outb(0x71, v); }
-static uint8_t flags_seen;
+static volatile uint8_t flags_seen;
 static void on_rtc(struct frame *f) { (void)f; flags_seen |= cmos(0xc); APIC(0xb0) = 0; }
 static void rtc_on(uint8_t enable)
 {

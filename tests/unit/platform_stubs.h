@@ -27,6 +27,11 @@ static struct domain dom;
 static struct vcpu vcpus[NR_VCPUS];
 static struct vcpu_info infos[NR_VCPUS];
 
+void hvm_callback_update(struct vcpu *v)
+{
+    (void)v;
+}
+
 /* ---- clock and timers -------------------------------------------------------------------- */
 
 static uint64_t clock_ns;
