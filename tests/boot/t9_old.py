@@ -234,7 +234,9 @@ def power_button(s):
 
 
 def reset_ways(s):
-    """reboot= by keyboard controller, ACPI, port 0xCF9 and triple fault: each resets the guest, which boots again."""
+    """Linux' reset by keyboard controller, ACPI, port 0xCF9 and triple fault, first choice in turn: it boots again.
+
+    Linux goes on to the next way when one does nothing, so this shows that each ends well, not which one did it."""
     domid = running(s, "resets")
     for way in ("kbd", "acpi", "pci", "triple"):
         in_guest(s, "resets", f"echo {way} > /sys/kernel/reboot/type && echo 1 > /sys/kernel/reboot/force")
