@@ -109,6 +109,12 @@ static void weight_changes(void **state)
     sim_run(NS_PER_SEC);
     assert_true(fabs((double)a->ran_ns - 0.75 * NS_PER_SEC) <= PERCENT_OF_CPU);
     assert_true(fabs((double)b->ran_ns - 0.25 * NS_PER_SEC) <= PERCENT_OF_CPU);
+    sim_set_share(s, 1, 0); /* each slice now is worth 500 ms of the other's */
+    sim_run(NS_PER_SEC);
+    sim_set_share(s, 256, 0);
+    sim_forget();
+    sim_run(NS_PER_SEC);
+    assert_true(fabs((double)a->ran_ns - 0.5 * NS_PER_SEC) <= PERCENT_OF_CPU);
     sim_check();
 }
 
@@ -386,6 +392,7 @@ static void random_operations(void **state)
             sim_run((uint64_t)rand() % (NS_PER_MS / 2));
             sim_check();
         }
+        sim_set_share(s[2], 128, 70);
         for (unsigned i = 0; i < 60; i++) {
             sim_pin(&sim_tasks[i], &all, &all);
             if (!sim_tasks[i].burst_ns)

@@ -32,7 +32,8 @@ void share_init(struct sched_share *s)
     list_init(&s->parked);
 }
 
-/* What was not used in a period is lost, what was used too much is paid back. s->lock is held. */
+/* One period's budget may be left over, for who was released late; what was used too much is paid
+ * back. s->lock is held. */
 static void fill_up(struct sched_share *s, uint64_t now)
 {
     int64_t full = (int64_t)(CAP_PERIOD_NS / 100 * s->cap);
@@ -44,7 +45,7 @@ static void fill_up(struct sched_share *s, uint64_t now)
         return;
     uint64_t periods = (now - s->period_end_ns) / CAP_PERIOD_NS + 1;
     s->period_end_ns += periods * CAP_PERIOD_NS;
-    s->budget_ns = MIN(full, s->budget_ns + (int64_t)periods * full);
+    s->budget_ns = MIN(2 * full, s->budget_ns + (int64_t)periods * full);
 }
 
 /* Take some of the budget for u, a quarter or a least amount, so that several units share it;
@@ -218,10 +219,15 @@ void runq_update(struct run_queue *rq, uint64_t now)
 
 void runq_reweigh(struct run_queue *rq, struct sched_unit *u, uint64_t now)
 {
+    uint32_t to = u->share->weight;
+    int64_t ahead;
     runq_update(rq, now);
-    if (u->queued || rq->curr == u)
-        rq->weight += u->share->weight - (uint64_t)u->weight;
-    u->weight = u->share->weight;
+    if (rq->curr == u)
+        rq->weight += to - (uint64_t)u->weight;
+    ahead = (int64_t)(u->vtime - rq->clock);
+    if (ahead > 0 && to > u->weight) /* what it had too much weighs less now */
+        u->vtime = rq->clock + (uint64_t)ahead / to * u->weight;
+    u->weight = to;
 }
 
 /* u's part of a round among all that wait and run. */

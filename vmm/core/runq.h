@@ -140,7 +140,7 @@ uint64_t runq_next_decision(struct run_queue *rq, uint64_t now);
 void runq_update(struct run_queue *rq, uint64_t now);
 /* Shift the queue in virtual time, so that its clock is `clock`. */
 void runq_set_clock(struct run_queue *rq, uint64_t clock);
-/* u's weight is the share's again; u may be queued or running. */
+/* u's weight is the share's again; u is not queued. */
 void runq_reweigh(struct run_queue *rq, struct sched_unit *u, uint64_t now);
 /* Virtual time in which a queue of that weight runs for ns. */
 uint64_t vtime_of(uint64_t ns, uint64_t weight);
