@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum event_kind { EVENT_DECIDE, EVENT_BLOCK, EVENT_WAKE, EVENT_RELEASE };
 struct event {
@@ -24,7 +23,6 @@ struct sim_stats sim_stats;
 struct sim_task *sim_tasks;
 unsigned sim_nr_tasks, nr_cpus;
 uint64_t sim_now;
-bool sim_measure;
 static struct sim_cpu *sim_cpus;
 static struct sched_share *shares;
 static uint64_t *release_at;
@@ -181,13 +179,6 @@ static void handle(const struct event *e)
     }
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 void sim_run(uint64_t ns)
 {
     uint64_t end = sim_now + ns;
@@ -195,10 +186,7 @@ void sim_run(uint64_t ns)
         struct event e = pop();
         assert(e.when >= sim_now);
         sim_now = e.when;
-        double start = sim_measure ? seconds() : 0;
         handle(&e);
-        if (sim_measure)
-            sim_stats.sched_seconds += seconds() - start;
     }
     sim_now = end;
     for (unsigned i = 0; i < sim_nr_tasks; i++) {
@@ -314,7 +302,7 @@ void sim_ideal(uint64_t ns)
     double cpus = nr_cpus, weight = 0;
     bool changed = true;
     for (unsigned i = 0; i < sim_nr_tasks; i++) {
-        sim_tasks[i].ideal_ns = 0;
+        sim_tasks[i].ideal_ns = -1;
         weight += sim_tasks[i].unit.share->weight;
     }
     while (
@@ -325,7 +313,7 @@ void sim_ideal(uint64_t ns)
             double w = t->unit.share->weight, want = 1;
             if (t->burst_ns)
                 want = (double)t->ran_ns / (double)ns;
-            if (t->ideal_ns == 0 && w * cpus >= want * weight) {
+            if (t->ideal_ns < 0 && w * cpus >= want * weight) {
                 t->ideal_ns = (double)ns * want;
                 cpus -= want;
                 weight -= w;
@@ -334,7 +322,7 @@ void sim_ideal(uint64_t ns)
         }
     }
     for (unsigned i = 0; i < sim_nr_tasks; i++) {
-        if (sim_tasks[i].ideal_ns == 0)
+        if (sim_tasks[i].ideal_ns < 0)
             sim_tasks[i].ideal_ns = (double)ns * cpus * sim_tasks[i].unit.share->weight / weight;
     }
 }

@@ -20,13 +20,11 @@ struct sim_task {
 struct sim_stats {
     uint64_t decisions, steps, steals, pulls, wakes;
     uint64_t wake_max_ns, wake_sum_ns, wake_bucket[64]; /* by log2 of ns */
-    double sched_seconds; /* the host's time in the scheduler's code */
 };
 extern struct sim_stats sim_stats;
 extern struct sim_task *sim_tasks;
 extern unsigned sim_nr_tasks;
 extern uint64_t sim_now;
-extern bool sim_measure; /* count sched_seconds */
 
 /* Start over with so many pCPUs and room for so many tasks and shares. */
 void sim_reset(unsigned cpus, unsigned max_tasks, unsigned max_shares);
