@@ -13,6 +13,7 @@
 #include "core/time.h"
 #include "core/trap.h"
 #include "core/x86.h"
+#include "core/watchdog.h"
 #include "domain/dom0.h"
 #include "domain/hvm.h"
 #include "platform/platform.h"
@@ -250,5 +251,6 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     dom0_build(&dom0_map, &boot);
     timer_init(&poll_timer, poll_console, NULL, 0);
     timer_set(&poll_timer, now_ns() + POLL_NS);
+    watchdog_start();
     cpu_loop();
 }

@@ -215,27 +215,37 @@ const char *symbol_lookup(uint64_t addr, uint64_t *offset)
     return (const char *)&symbol_table.sym[symbol_table.count] + symbol_table.sym[lo].name;
 }
 
-static void print_frame(uint64_t addr)
+void print_frame(uint64_t addr)
 {
     uint64_t off = 0;
     const char *name = symbol_lookup(addr, &off);
     printk(LOG_ERR, "  [%016lx] %s+0x%lx", addr, name ? name : "?", off);
 }
 
-void backtrace(uint64_t rip, uint64_t rbp)
+unsigned backtrace_collect(uint64_t rip, uint64_t rbp, uint64_t *frame, unsigned max)
 {
     uint64_t stack = (uint64_t)this_cpu();
-    if (rip)
-        print_frame(rip);
-    for (int i = 0; i < 24 && rbp > stack && rbp + 16 <= stack + STACK_SIZE && rbp % 8 == 0; i++) {
+    unsigned n = 0;
+    if (rip && n < max)
+        frame[n++] = rip;
+    while (n < max && rbp > stack && rbp + 16 <= stack + STACK_SIZE && rbp % 8 == 0) {
         uint64_t ret = ((uint64_t *)rbp)[1], next = ((uint64_t *)rbp)[0];
         if (!ret)
             break;
-        print_frame(ret - 1);
+        frame[n++] = ret - 1;
         if (next <= rbp)
             break;
         rbp = next;
     }
+    return n;
+}
+
+void backtrace(uint64_t rip, uint64_t rbp)
+{
+    uint64_t frame[24];
+    unsigned n = backtrace_collect(rip, rbp, frame, ARRAY_SIZE(frame));
+    for (unsigned i = 0; i < n; i++)
+        print_frame(frame[i]);
 }
 
 void panic(const char *fmt, ...)

@@ -28,4 +28,8 @@ void console_key(char c);
 extern uint16_t console_ioport;
 /* Print a backtrace from a frame pointer with symbols. */
 void backtrace(uint64_t rip, uint64_t rbp);
+/* The same into frame[0..max-1]; returns how many. On the stack of this pCPU; any context. */
+unsigned backtrace_collect(uint64_t rip, uint64_t rbp, uint64_t *frame, unsigned max);
+/* One line of a backtrace. */
+void print_frame(uint64_t addr);
 const char *symbol_lookup(uint64_t addr, uint64_t *offset);

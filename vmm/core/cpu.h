@@ -40,6 +40,8 @@ struct cpu {
     struct run_queue rq;
     struct timer_heap timers;
     uint64_t idle_ns; /* accumulated */
+    uint64_t beats;   /* times the loop left the guest for longer, or was idle: watchdog.c */
+    bool halted;      /* idle: nothing is expected of it */
     uint64_t nmi_count;
 };
 

@@ -59,6 +59,7 @@ static const struct {
     {'h', "this list", key_help},
     {'q', "domains and vCPUs", key_domains},
     {'r', "run queues", sched_dump},
+    {'l', "locks that were waited for", locks_dump},
     {'m', "memory", key_memory},
     {'i', "interrupts", irq_dump},
     {'x', "VM exits by reason", key_exits},

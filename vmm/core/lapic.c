@@ -98,6 +98,11 @@ void lapic_send(uint32_t apic_id, uint8_t vector)
     send_icr(apic_id, vector);
 }
 
+void lapic_send_nmi(uint32_t apic_id)
+{
+    send_icr(apic_id, 0x4400);
+}
+
 void lapic_send_init(uint32_t apic_id)
 {
     send_icr(apic_id, 0x4500);

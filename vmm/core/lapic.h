@@ -9,6 +9,7 @@ uint32_t lapic_id(void);
 void lapic_eoi(void);
 /* Fixed-vector IPI to an APIC id. INIT and start-up IPIs for bringing up APs. */
 void lapic_send(uint32_t apic_id, uint8_t vector);
+void lapic_send_nmi(uint32_t apic_id);
 void lapic_send_init(uint32_t apic_id);
 void lapic_send_startup(uint32_t apic_id, uint8_t page);
 /* Write the task priority as it is, 0, at which the LAPIC looks for pending interrupts again (quirk

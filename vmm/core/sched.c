@@ -11,6 +11,7 @@
 #include "core/errno.h"
 #include "core/lapic.h"
 #include "core/smp.h"
+#include "core/watchdog.h"
 #include "core/x86.h"
 #include "domain/exit.h"
 #include "domain/hvm.h"
@@ -301,6 +302,7 @@ static void schedule(struct cpu *c)
 static void do_work(struct cpu *c)
 {
     uint32_t work = atomic_xchg(&c->work, 0);
+    WRITE_ONCE(c->beats, c->beats + 1);
     if (work & SOFTIRQ_STOP) {
         for (;;)
             __asm__ volatile("cli; hlt");
@@ -341,9 +343,12 @@ static bool may_halt(struct cpu *c, uint64_t start)
 static void idle(struct cpu *c)
 {
     uint64_t start = now_ns();
+    WRITE_ONCE(c->halted, true);
     if (may_halt(c, start))
         __asm__ volatile("sti; hlt; cli" ::: "memory");
     irq_window();
+    WRITE_ONCE(c->halted, false);
+    WRITE_ONCE(c->beats, c->beats + 1);
     c->idle_ns += now_ns() - start;
 }
 

@@ -21,5 +21,7 @@ void sched_vcpu_destroy(struct vcpu *v);
 void vcpu_sync_state(struct vcpu *v);
 /* Tell everybody that the vCPU's runnability may have changed. */
 void vcpu_wake(struct vcpu *v);
+/* Print where locks were waited for: a debug key (locks.c). */
+void locks_dump(void);
 /* Print run queues: a debug key. */
 void sched_dump(void);

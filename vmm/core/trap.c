@@ -5,6 +5,7 @@
 #include "core/cpu.h"
 #include "core/errno.h"
 #include "core/lapic.h"
+#include "core/watchdog.h"
 #include "core/x86.h"
 
 struct idt_gate {
@@ -136,6 +137,7 @@ void trap_dispatch(struct trap_frame *f)
     }
     if (f->vector == 2) {
         c->nmi_count++;
+        watchdog_nmi(f->rip, f->rbp);
         return;
     }
     if (f->vector == 1) { /* we never step or watch: a guest's own, that Bochs' SVM lets out of VMRUN */
