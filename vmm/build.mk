@@ -5,6 +5,9 @@ VMM_CFLAGS  := -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-pie -mcmodel=kerne
                -mgeneral-regs-only -fno-stack-protector -fcf-protection=none -fno-strict-aliasing \
                -fno-asynchronous-unwind-tables -fno-omit-frame-pointer -fno-builtin-printf \
                -ffunction-sections -fdata-sections -Wall -Wextra -Werror -Ivmm $(VMM_EXTRA_CFLAGS)
+ifneq ($(DEBUG),) # checks the order of locks, and has debug keys that break things
+VMM_CFLAGS  += -DDEBUG_BUILD
+endif
 VMM_SRC_C   := $(sort $(wildcard vmm/boot/*.c vmm/core/*.c vmm/domain/*.c vmm/platform/*.c vmm/npt/*.c \
                vmm/svm/*.c vmm/vmx/*.c))
 VMM_SRC_ASM := $(sort $(wildcard vmm/boot/*.asm vmm/core/*.asm vmm/svm/*.asm vmm/vmx/*.asm))
@@ -15,7 +18,9 @@ VMM_VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown
 .PHONY: vmm
 vmm: build/ringfence
 
-build/vmm/%.o: vmm/%.c vmm/build.mk
+# Changes when DEBUG does, so that nothing is left of the other build.
+$(shell mkdir -p build; [ "$$(cat build/debug 2>/dev/null)" = "DEBUG=$(DEBUG)" ] || echo "DEBUG=$(DEBUG)" > build/debug)
+build/vmm/%.o: vmm/%.c vmm/build.mk build/debug
 	@mkdir -p $(@D)
 	@echo "  CC $<"; $(VMM_CC) $(VMM_CFLAGS) -MMD -MP -c $< -o $@
 build/vmm/svm/enter.asm.o build/vmm/vmx/enter.asm.o: vmm/core/gprs.inc

@@ -244,7 +244,8 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     choose_vendor();
     log_info("%s with nested paging", hvm_ops->name);
     cpuid_setup();
-    cpu_start(c);
+    if (cpu_start(c))
+        panic("the boot CPU cannot run guests");
     lapic_timer_calibrate();
     smp_boot_all(boot_options.maxcpus ? boot_options.maxcpus : MAX_CPUS);
     irq_init();

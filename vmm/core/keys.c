@@ -4,6 +4,7 @@
 #include "core/machine.h"
 #include "core/mm.h"
 #include "core/sched.h"
+#include "core/x86.h"
 #include "domain/hvm.h"
 
 static void key_help(void);
@@ -18,8 +19,8 @@ static void key_domains(void)
         for (unsigned i = 0; i < d->max_vcpus; i++) {
             struct vcpu *v = d->vcpu[i];
             if (v)
-                log_err("  v%u: CPU%u block %x pause %u work %x%s, %lu ms", i, v->sched.cpu, v->block,
-                        v->pause_count, v->work, v->sched.running ? " running" : "",
+                log_err("  v%u: CPU%u block %x pause %u work %x%s, %lu ms", i, v->sched.cpu,
+                        v->block, v->pause_count, v->work, v->sched.running ? " running" : "",
                         vcpu_cpu_time(v) / NS_PER_MS);
         }
     }
@@ -51,6 +52,16 @@ static void key_registers(void)
         domain_dump_registers(d);
 }
 
+#ifdef DEBUG_BUILD
+/* For the watchdog's test: this pCPU does nothing for 8 s. */
+static void key_stand_still(void)
+{
+    uint64_t end = now_ns() + 8 * NS_PER_SEC;
+    while (now_ns() < end)
+        cpu_relax();
+}
+#endif
+
 static const struct {
     char key;
     const char *what;
@@ -63,6 +74,9 @@ static const struct {
     {'m', "memory", key_memory},
     {'i', "interrupts", irq_dump},
     {'x', "VM exits by reason", key_exits},
+#ifdef DEBUG_BUILD
+    {'W', "stand still for 8 s", key_stand_still},
+#endif
     {'0', "registers of all vCPUs that do not run", key_registers},
     {'R', "reboot", machine_reboot},
 };

@@ -21,7 +21,10 @@ extern uint64_t host_cr3;
 
 struct cpu *cpus[MAX_CPUS];
 unsigned nr_cpus;
-static volatile uint32_t ap_answer;
+static volatile uint32_t ap_answer; /* 0: not yet */
+enum { AP_READY = 1, AP_UNFIT };
+static struct cpu
+    *ap_expected; /* the one that may come up now; NULL once it has, or was given up */
 
 struct cpu *cpu_create(unsigned id, uint32_t apic_id, void *stack)
 {
@@ -52,23 +55,34 @@ static void kick_interrupt(unsigned data)
     lapic_eoi();
 }
 
-void cpu_start(struct cpu *c)
+int cpu_start(struct cpu *c)
 {
     trap_set_irq(VECTOR_KICK, kick_interrupt, 0);
     timers_cpu_init();
     int err = hvm_ops->cpu_up(c);
     if (err)
-        panic("CPU %u: cannot turn on %s: error %d", c->id, hvm_ops->name, err);
-    c->online = true;
+        log_err("CPU %u: cannot turn on %s: error %d", c->id, hvm_ops->name, err);
+    c->online = !err;
+    return err;
+}
+
+static void __noreturn stay_out(void)
+{
+    for (;;)
+        __asm__ volatile("cli; hlt");
 }
 
 void ap_main(void)
 {
     struct cpu *c = this_cpu();
+    if (!atomic_cas(&ap_expected, c, NULL))
+        stay_out(); /* too late: its number may be another's by now */
     trap_load_idt();
     lapic_init();
-    cpu_start(c);
-    atomic_store(&ap_answer, 1);
+    int err = cpu_start(c);
+    atomic_store(&ap_answer, err ? AP_UNFIT : AP_READY);
+    if (err)
+        stay_out();
     cpu_loop();
 }
 
@@ -86,6 +100,7 @@ static bool start_ap(struct cpu *c)
     *(uint64_t *)(page + (ap_cr3 - ap_trampoline)) = host_cr3;
     *(uint64_t *)(page + (ap_stack - ap_trampoline)) = (uint64_t)c + STACK_SIZE;
     ap_answer = 0;
+    atomic_store(&ap_expected, c);
     lapic_send_init(c->apic_id);
     delay_us(10000);
     for (int attempt = 0; attempt < 2 && !ap_answer; attempt++) {
@@ -94,7 +109,12 @@ static bool start_ap(struct cpu *c)
         while (!atomic_load(&ap_answer) && now_ns() < end)
             cpu_relax();
     }
-    return ap_answer;
+    if (!ap_answer && !atomic_cas(&ap_expected, c, NULL)) { /* it is on its way just now */
+        uint64_t end = now_ns() + NS_PER_SEC;
+        while (!atomic_load(&ap_answer) && now_ns() < end)
+            cpu_relax();
+    }
+    return ap_answer == AP_READY;
 }
 
 void smp_boot_all(unsigned max_cpus)
@@ -115,7 +135,8 @@ void smp_boot_all(unsigned max_cpus)
         if (start_ap(c)) {
             nr_cpus++;
         } else {
-            log_err("CPU with APIC id %u does not answer: left out", id);
+            log_err("CPU with APIC id %u %s: left out", id,
+                    ap_answer ? "cannot run guests" : "does not answer");
             cpus[c->id] = NULL; /* its stack is kept: it may yet wake up on it */
         }
     }

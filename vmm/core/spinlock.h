@@ -26,7 +26,7 @@ struct lock_site {
         0, 0                                                                                       \
     }
 
-#ifdef LOCKCHECK
+#ifdef DEBUG_BUILD
 void lockcheck_take(spinlock_t *l, struct lock_site *site, bool tried);
 void lockcheck_release(spinlock_t *l);
 #else
