@@ -97,17 +97,6 @@ class Session:
             raise
         return self.console
 
-    def recover(self):
-        """After a failed test: no guest left and dom0's shell at hand, or a new boot."""
-        console = self.console
-        if not console or console.ended:
-            return
-        try:
-            console.detach()
-            console.status("for i in $(xl list | awk 'NR > 2 { print $2 }'); do xl destroy $i; done", 60)
-        except Timeout:
-            self.close_console()
-
     def close_console(self):
         """Power off."""
         if self.console:
@@ -206,15 +195,23 @@ def attempt(test, session):
 
 
 def run_test(test, name, session, report):
-    """Run a test; one that fails leaves a fresh state."""
+    """Run a test; one that fails gets a second try on a fresh state, and both are shown.
+
+    The emulator itself fails at times: QEMU loses interrupts (docs/design.md, quirk lost-interrupts), and not only
+    those that Ringfence can notice."""
     started = time.monotonic()
     reason = attempt(test, session)
+    if reason is not None:
+        print(f"# {name}: first try failed: {reason}", flush=True)
+        if session:
+            session.close_console()
+        reason = attempt(test, session)
     if reason is None:
         report.ok(name, time.monotonic() - started)
         return
     report.fail(name, reason)
     if session:
-        session.recover()
+        session.close_console()
 
 
 def run_file(path, report, only=()):
