@@ -152,7 +152,19 @@ static void note_interrupted_delivery(struct vcpu *v, struct vmx_vcpu *s, uint32
 
 /* ---- handlers
  * ------------------------------------------------------------------------------------ */
-/* #DB: the exit leaves DR6 alone and tells its new bits (27.2.1, table 27-1). */
+/* #DB: the exit leaves DR6 and DR7 alone and tells DR6's new bits (27.1, 27.2.1 and table 27-1),
+ * where delivery in the guest would have cleared DR7.GD. INT1 (type 5) exits before it is done. */
+static void note_debug_exception(struct vcpu *v, uint32_t info)
+{
+    uint64_t bits = vmread(VMCS_EXIT_QUALIFICATION) & 0x600f;
+
+    vmx_set_dr(v, 6, (vmx_get_dr(v, 6) & ~0xfUL) | bits);
+    if (bits & BIT(13))
+        vmx_set_dr(v, 7, vmx_get_dr(v, 7) & ~BIT(13));
+    if ((info >> 8 & 7) == EVENT_INT1)
+        hvm_skip(v, insn_length());
+}
+
 static void on_exception_nmi(struct vcpu *v)
 {
     uint32_t info = (uint32_t)vmread(VMCS_EXIT_INTR_INFO);
@@ -163,7 +175,7 @@ static void on_exception_nmi(struct vcpu *v)
     case EXC_MC:
         panic("machine check while d%uv%u ran", v->domain->id, v->id);
     case EXC_DB:
-        vmx_set_dr(v, 6, (vmx_get_dr(v, 6) & ~0xfUL) | (vmread(VMCS_EXIT_QUALIFICATION) & 0x600f));
+        note_debug_exception(v, info);
         break;
     }
     hvm_inject_exception(v, info & 0xff,

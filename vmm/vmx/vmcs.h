@@ -168,7 +168,7 @@ enum ept_vpid_cap { /* IA32_VMX_EPT_VPID_CAP: SDM 3D, A.10; bit numbers */
 #define EVENTS_WITH_CODE (BIT(EXC_DF) | 0x1fUL << EXC_TS | BIT(EXC_AC))
 /* EFER as guests and the host have it: LMSLE, FFXSR and the like are AMD's. */
 #define EFER_KNOWN (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE)
-enum event_type { EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFTWARE = 4 };
+enum event_type { EVENT_INTERRUPT = 0, EVENT_NMI = 2, EVENT_EXCEPTION = 3, EVENT_SOFTWARE = 4, EVENT_INT1 };
 
 enum interruptibility { /* 24.4.2 */
                         BLOCKED_BY_STI = 1,
