@@ -156,7 +156,7 @@ class BochsConsole(harness.Console):
 
     def __init__(self, out, server, log, echo):
         self.out, self.server = out, server
-        super().__init__(["nice", "bochs", "-q", "-f", f"{out}/bochsrc", "-rc", f"{out}/rc"], log, echo)
+        super().__init__(["bochs", "-q", "-f", f"{out}/bochsrc", "-rc", f"{out}/rc"], log, echo)
 
     def spawn(self, command):
         with open(f"{self.out}/bochs.out", "wb") as text:

@@ -22,7 +22,7 @@ mb2:    dd 0xE85250D6, 0, mb2_end - mb2, -(0xE85250D6 + mb2_end - mb2)
         align 8
         dw 6, 0                                 ; modules page-aligned
         dd 8
-        align 8
+        align 8                                 ; no framebuffer tag: GRUB 2.06 dies of it on Bochs
         dw 0, 0                                 ; end
         dd 8
 mb2_end:
