@@ -138,9 +138,9 @@ class Session:
             check(clock.seconds() < timeout * harness.slowness() * self.console.slow, f"domain {name} is still there (state {self.state(name)})")
             time.sleep(2)
 
-    def shell(self, name, timeout=240):
-        """On to the guest's shell; leave with self.leave()."""
-        self.dom0().attach(name, timeout=timeout)
+    def shell(self, name, timeout=240, running=False):
+        """On to the guest's shell; leave with self.leave(). With `running` it is there already."""
+        self.dom0().attach(name, timeout=timeout, running=running)
         return self.console
 
     def shell_line(self, name, line):

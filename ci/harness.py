@@ -307,8 +307,10 @@ class Console:
         """Run a line at the shell at hand; returns what it printed."""
         return self.status(line, timeout)[1]
 
-    def attach(self, guest, pattern=None, timeout=240):
-        """From dom0's shell to the guest's console; waits for a pattern there (its shell by default)."""
+    def attach(self, guest, pattern=None, timeout=240, running=False):
+        """From dom0's shell to the guest's console; waits for a pattern there (its shell by default).
+
+        With `running` the shell is known to be there, and is asked at once."""
         # Before the device model has said which terminal is the serial port's, "xl console" ends up on the PV console,
         # with "-t serial" too, and an HVM guest says nothing there. Seen under Debian's Xen just the same.
         tty = f"/local/domain/$(xl domid {guest})/serial/0/tty"
@@ -320,6 +322,9 @@ class Console:
             return
         # A shell that was there before its console was attached says nothing until it is asked.
         clock = self.clock()
+        if running:
+            self.read(1)
+            self.send("\r")
         while True:
             try:
                 self.expect(GUEST_PROMPT, 20, settle=0.3)

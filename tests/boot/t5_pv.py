@@ -18,12 +18,14 @@ def guest(s):
     s.run("rf-create --config pv disk=/dev/guestimg net=1 mem=384 extra=maxmem=512")
     s.run("sed -i '/^disk/s/\\]$/, \"format=raw,vdev=hdc,access=ro,devtype=cdrom,target=\"]/' /root/pv.cfg")
     s.run("xl create /root/pv.cfg", 120)
+    s.shell("pv", 300)
+    s.leave()
     in_guest(s, f"load blkfront netfront && dd if=/dev/urandom of=/data bs=1M count={MIB} 2>/dev/null")
 
 
 def in_guest(s, line, timeout=60):
     """Run a line in the guest that must end with status 0; returns its output, back in dom0."""
-    s.shell("pv", 300)
+    s.shell("pv", running=True)
     status, output = s.console.status(line, timeout)
     s.leave()
     check(status == 0, f"{line!r} in the guest ended with {status}: {output[-300:]}")
@@ -96,7 +98,7 @@ def sysrq_and_nmi(s):
 def cd_insert_and_eject(s):
     """A CD put into the empty drive is read, and comes out again."""
     guest(s)
-    s.run("head -c 4M /dev/urandom > /root/cd.img && xl cd-insert pv hdc raw:/root/cd.img")
+    s.run("head -c 4M /dev/urandom > /root/cd.img && xl cd-insert pv hdc /root/cd.img")
     read = in_guest(s, "load ata && sleep 3 && md5sum < /dev/sr0")
     check(read.split()[0] in s.run("md5sum < /root/cd.img"), f"the guest read {read}")
     s.run("xl cd-eject pv hdc")
