@@ -163,7 +163,7 @@ bool guest_peek(struct vcpu *v, const struct gwalk_mode *m, uint64_t linear, voi
     if (unlikely(v->peek.generation != generation))
         forget(&v->peek, generation);
     if (likely(m->cr0 & CR0_PG)) {
-        struct guest_route *r = &v->peek.route[linear >> PAGE_SHIFT & 7];
+        struct guest_route *r = &v->peek.route[linear >> PAGE_SHIFT & 3];
         page = likely(still_good(r, m, linear)) ? r->page : new_route(v, m, linear, r);
     } else {
         page = page_at(v, (uint32_t)linear >> PAGE_SHIFT);

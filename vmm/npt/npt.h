@@ -136,7 +136,7 @@ struct guest_peek {
         const uint64_t *entry[4]; /* what was read on the way; fewer levels: some twice */
         uint64_t value[4];
         const char *page;
-    } route[8]; /* by page of linear */
+    } route[4]; /* by page of linear */
 };
 /* Read bytes of RAM at linear, all in one page, for v == current. The caller is entitled to read
  * there: it is where the CPU has just fetched, or the kernel's read with AC set. False (buf may
