@@ -1,9 +1,13 @@
-# bench.mk: the benchmarks' micro-guests, made as tests/micro's are: tests/bench/NAME.c makes build/micro/bench-NAME.img.
-BENCH     := tests/bench
-BENCH_IMG := $(patsubst $(BENCH)/%.c,build/micro/bench-%.img,$(wildcard $(BENCH)/*.c))
+# bench.mk: the benchmarks' programs: build/micro/bench-exits.img, a micro-guest made as tests/micro's are, and
+# build/bench/work, a static program for Linux guests and dom0.
+BENCH := tests/bench
 
 .PHONY: bench-build
-bench-build: $(BENCH_IMG)
+bench-build: build/micro/bench-exits.img build/bench/work
+
+build/bench/work: $(BENCH)/work.c
+	@mkdir -p $(@D)
+	@echo "  BENCH $@"; gcc -std=gnu11 -static -O2 -s -Wall -Wextra -Werror $< -o $@
 
 build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.asm $(MICRO)/*.ld)
 	@mkdir -p $(@D)
