@@ -165,11 +165,15 @@ def memtest(s):
 def netboot_installer(s):
     """iPXE from the emulated card's ROM: DHCP, a script by TFTP, the Debian installer by HTTP, up to its first screen."""
     s.run("mkdir -p /tmp/net && tar -xf /dev/netboottar -C /tmp/net && ip addr add 10.9.0.1/24 dev xenbr0", 120)
-    s.run("printf '#!ipxe\\nkernel http://10.9.0.1/linux console=ttyS0 vga=off priority=low\\ninitrd http://10.9.0.1/initrd.gz\\n"
+    s.run("ip link set eth0 nomaster")  # QEMU's own DHCP server is behind it
+    s.run("printf '#!ipxe\\nkernel http://10.9.0.1/linux console=ttyS0 quiet vga=off priority=low\\ninitrd http://10.9.0.1/initrd.gz\\n"
           "boot\\n' > /tmp/net/boot.ipxe")
     s.run("python3 /root/job/netboot.py 10.9.0.1 /tmp/net > /tmp/netboot.log 2>&1 & sleep 2; cat /tmp/netboot.log")
     s.create("net", boot="n", mem=768, net=1, disk="/dev/oldimg")
-    s.dom0().attach("net", r"Choose language|Select a language|language", 1200)
+    clock = s.dom0().clock()
+    while "GET /initrd.gz" not in s.run("sleep 5; cat /tmp/netboot.log"):
+        check(clock.seconds() < 300 * harness.slowness(), f"iPXE asked only for {s.run('cat /tmp/netboot.log')}")
+    s.dom0().attach("net", r"Choose language|Select a language|this program will", 900)
     s.leave()
     log = s.run("cat /tmp/netboot.log")
     for word in ("dhcp: ack", "tftp: boot.ipxe", "GET /linux", "GET /initrd.gz"):

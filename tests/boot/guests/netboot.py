@@ -42,7 +42,7 @@ def dhcp():
         answer[20:24] = own
         answer[108:108 + 9] = b"boot.ipxe"
         answer += b"\x63\x82\x53\x63" + bytes((53, 1, 2 if kind == 1 else 5)) + b"\x36\x04" + own
-        answer += b"\x33\x04" + struct.pack(">I", 3600) + b"\x01\x04\xff\xff\xff\x00" + b"\x42\x07" + b"xenbr0\0"
+        answer += b"\x33\x04" + struct.pack(">I", 3600) + b"\x01\x04\xff\xff\xff\x00"
         answer += b"\x43\x09boot.ipxe" + b"\xff"
         sock.sendto(bytes(answer), ("255.255.255.255", 68))
         print(f"dhcp: {'offer' if kind == 1 else 'ack'} {CLIENT}", flush=True)
