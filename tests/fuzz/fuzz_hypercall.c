@@ -162,12 +162,10 @@ static void take(struct domain *d, mfn_t m, uint8_t flags)
     frames[m] = (struct page_info){.refs = 1, .owner = d->id + 1u, .flags = flags};
     d->tot_pages += flags == PG_ALLOCATED;
 }
-struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+struct page_info *domain_page_alloc_beyond(struct domain *d, unsigned order, mfn_t limit)
 {
     uint64_t n = 1ULL << order, end = limit ? MIN(limit, NR_FRAMES) : NR_FRAMES;
 
-    if (d->tot_pages + n > d->max_pages)
-        return NULL;
     for (mfn_t m = 512; m + n <= end; m += n) {
         mfn_t k = m;
         while (k < m + n && !frames[k].refs)
@@ -179,6 +177,12 @@ struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limi
         return &frames[m];
     }
     return NULL;
+}
+struct page_info *domain_page_alloc(struct domain *d, unsigned order, mfn_t limit)
+{
+    return d->tot_pages + (1ULL << order) > d->max_pages
+               ? NULL
+               : domain_page_alloc_beyond(d, order, limit);
 }
 uint64_t heap_free_pages(void)
 {
