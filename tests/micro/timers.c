@@ -198,12 +198,12 @@ static void pit_refresh(void)
     bool last = inb(0x61) & 0x10;
     unsigned changes = 0;
     uint64_t from = rdtsc();
-    while (us_since(from) < 20000) {
+    while (changes <= 50 && us_since(from) < 1000000) { /* 20 ms have 1300, if nobody takes the CPU */
         bool now = inb(0x61) & 0x10;
         changes += now != last;
         last = now;
     }
-    CHECK(changes > 50, "the refresh bit changed %u times in 20 ms", changes);
+    CHECK(changes > 50, "the refresh bit changed %u times in a second", changes);
 }
 /* Interrupts of channel 0 in modes 2, 3 and 0, through the IOAPIC's pin 2. */
 static void pit_interrupts(void)
