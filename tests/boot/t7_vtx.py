@@ -74,6 +74,19 @@ def micro_guest(name, image, vcpus):
     return test
 
 
-TESTS = [no_ept, no_unrestricted_guest, dom0_on_vtx, linux_guest, *(micro_guest(*guest) for guest in micro.GUESTS)]
+def two_cpus(s):
+    """Two CPUs with VT-x: both of dom0's vCPUs run."""
+    s.close_console()
+    two = VtxSession("vtx2", smp=2, drives=())
+    try:
+        check(two.run("nproc").strip() == "2", "dom0 has not two CPUs")
+        two.run("for c in 0 1; do taskset -c $c sh -c 'i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done' & done; wait", 120)
+        times = re.findall(r"^Domain-0 +0 +\d+ +\d+ +\S+ +([\d.]+)", two.run("xl vcpu-list"), re.M)
+        check(len(times) == 2 and all(float(seconds) > 0 for seconds in times), f"the vCPUs ran {times} s")
+    finally:
+        two.close()
+
+
+TESTS = [no_ept, no_unrestricted_guest, dom0_on_vtx, linux_guest, *(micro_guest(*guest) for guest in micro.GUESTS), two_cpus]
 if hypervisor() != "ringfence":
     TESTS = []  # the baseline's tests run on QEMU
