@@ -194,24 +194,25 @@ def attempt(test, session):
         return reason
 
 
+TRIES = 3
+
+
 def run_test(test, name, session, report):
-    """Run a test; one that fails gets a second try on a fresh state, and both are shown.
+    """Run a test; one that fails is tried again on a fresh machine, and each try is shown.
 
     The emulator itself fails at times: QEMU loses interrupts (docs/design.md, quirk lost-interrupts), and not only
     those that Ringfence can notice."""
     started = time.monotonic()
-    reason = attempt(test, session)
-    if reason is not None:
-        print(f"# {name}: first try failed: {reason}", flush=True)
+    for left in reversed(range(TRIES)):
+        reason = attempt(test, session)
+        if reason is None:
+            report.ok(name, time.monotonic() - started)
+            return
         if session:
             session.close_console()
-        reason = attempt(test, session)
-    if reason is None:
-        report.ok(name, time.monotonic() - started)
-        return
+        if left:
+            print(f"# {name}: a try failed: {reason}", flush=True)
     report.fail(name, reason)
-    if session:
-        session.close_console()
 
 
 def run_file(path, report, only=()):
