@@ -80,8 +80,8 @@ class Session:
         """The console, at dom0's shell."""
         if self.console and not self.console.ended:
             return self.console
-        if self.failed_boots == 2:
-            raise Failure("dom0 did not come up twice, not tried again")
+        if self.failed_boots == 4:
+            raise Failure("dom0 did not come up four times, not tried again")
         self.close_console()
         machine = self.machine()
         machine.drives = [(drive.split(".")[0] + drive.split(".")[1], f"{BUILD}/{self.folder}/{drive}") for drive in self.drives]
