@@ -200,8 +200,8 @@ TRIES = 3
 def run_test(test, name, session, report):
     """Run a test; one that fails is tried again on a fresh machine, and each try is shown.
 
-    The emulator itself fails at times: QEMU loses interrupts (docs/design.md, quirk lost-interrupts), and not only
-    those that Ringfence can notice."""
+    For QEMU loses interrupts, and there are stalls that nobody has explained (docs/design.md, quirk lost-interrupts
+    and "Known faults"): a failed try is something to look into."""
     started = time.monotonic()
     for left in reversed(range(TRIES)):
         reason = attempt(test, session)
