@@ -21,6 +21,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, "build")
 
 RINGFENCE, XEN_PVH, XEN_PV = "ringfence", "baseline", "baseline-pv"
+KVM = "kvm"  # no hypervisor: Linux alone, whose kvm-amd and QEMU run the guests (tests/bench/kvm)
 
 DOM0_PROMPT = r"root@dom0:[^\r\n]*# $"
 GUEST_PROMPT = r"guest:[^\r\n]*# $"
@@ -119,7 +120,7 @@ class Machine:
         if not cpu:
             if self.accel == "kvm":
                 cpu = "host"
-            elif self.hypervisor == RINGFENCE:
+            elif self.hypervisor in (RINGFENCE, KVM):
                 cpu = "EPYC,+svm,+npt,-monitor"
             else:
                 cpu = "EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp"
@@ -135,6 +136,9 @@ class Machine:
         if self.cdrom:
             cmd += ["-drive", f"file={self.cdrom},if=none,id=cd,format=raw,readonly=on",
                     "-device", "ide-cd,drive=cd,bus=ide.0", "-boot", "d"]
+        elif self.hypervisor == KVM:
+            cmd += ["-kernel", f"{BUILD}/kvm/vmlinuz", "-initrd", f"{BUILD}/kvm/initrd",
+                    "-append", f"console=ttyS0 quiet net.ifnames=0 mitigations=off {self.dom0_args}".strip()]
         else:
             cmd += ["-kernel", self.hypervisor_image(), "-append", self.hypervisor_args()]
             modules = self.modules

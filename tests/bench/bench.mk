@@ -1,9 +1,12 @@
-# bench.mk: the benchmarks' programs: build/micro/bench-exits.img, a micro-guest made as tests/micro's are, and
-# build/bench/work, a static program for Linux guests and dom0.
+# bench.mk: the benchmarks' programs: build/micro/bench-exits.img, a micro-guest made as tests/micro's are,
+# build/bench/work, a static program for Linux guests and dom0, and build/kvm, the Linux that runs KVM.
 BENCH := tests/bench
 
 .PHONY: bench-build
-bench-build: build/micro/bench-exits.img build/bench/work
+bench-build: build/micro/bench-exits.img build/bench/work build/kvm/initrd
+
+build/kvm/initrd: $(BENCH)/kvm/build $(BENCH)/kvm/init build/dom0/vmlinuz
+	@echo "  BENCH $@"; $(BENCH)/kvm/build build/dom0/vmlinuz $(dir $(realpath build/dom0/root.sqfs))modules.tar $(@D)
 
 build/bench/work: $(BENCH)/work.c
 	@mkdir -p $(@D)
