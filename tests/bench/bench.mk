@@ -1,9 +1,9 @@
-# bench.mk: the benchmarks' programs: build/micro/bench-{exits,echo}.img, micro-guests made as tests/micro's are,
+# bench.mk: the benchmarks' programs: build/micro/bench-{exits,echo,storm}.img, micro-guests made as tests/micro's are,
 # build/bench/work, a static program for Linux guests and dom0, and build/kvm, the Linux that runs KVM.
 BENCH := tests/bench
 
 .PHONY: bench-build
-bench-build: build/micro/bench-exits.img build/micro/bench-echo.img build/bench/work build/kvm/initrd
+bench-build: build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-storm.img build/bench/work build/kvm/initrd
 
 build/kvm/initrd: $(BENCH)/kvm/build $(BENCH)/kvm/init build/dom0/vmlinuz
 	@echo "  BENCH $@"; $(BENCH)/kvm/build build/dom0/vmlinuz $(dir $(realpath build/dom0/root.sqfs))modules.tar $(@D)
@@ -15,7 +15,13 @@ build/bench/work: $(BENCH)/work.c
 build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.asm $(MICRO)/*.ld)
 	@mkdir -p $(@D)
 	@echo "  BENCH $@"
-	@$(foreach a,entry $(if $(filter exits,$*),ap),nasm -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
+	@$(foreach a,entry $(if $(filter exits storm,$*),ap),nasm -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
 	@gcc $(MICRO_M64) $(MICRO_CFLAGS) $(BENCH_ONLY) -I$(MICRO) -nostdlib -static -Wl,--no-warn-rwx-segments -Wl,--build-id=none \
-	    -T $(MICRO)/link.ld build/micro/entry.bench-$*.o $(if $(filter exits,$*),build/micro/ap.bench-$*.o) $< $(MICRO)/lib.c -o $(@:.bin=.elf)
+	    -T $(MICRO)/link.ld build/micro/entry.bench-$*.o $(if $(filter exits storm,$*),build/micro/ap.bench-$*.o) $< $(MICRO)/lib.c -o $(@:.bin=.elf)
 	@objcopy -O binary $(@:.bin=.elf) $@
+
+# The hypervisor with DEBUG=1, in a tree of its own: build/debug-tree/build/ringfence.
+.PHONY: debug-image
+debug-image:
+	@mkdir -p build/debug-tree; for name in GNUmakefile vmm; do ln -sfn ../../$$name build/debug-tree/$$name; done
+	@$(MAKE) --no-print-directory -s -C build/debug-tree vmm DEBUG=1

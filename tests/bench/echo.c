@@ -38,12 +38,17 @@ static void send(unsigned port)
     hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (unsigned long)&op, 0, 0, 0);
 }
 
+/* The mark is cleared before looking: what comes later interrupts. */
 static void wait(unsigned port)
 {
-    while (!(SHARED->evtchn_pending[0] & 1ul << port))
+    for (;;) {
+        SHARED->vcpu_info[0].evtchn_upcall_pending = 0;
+        SHARED->vcpu_info[0].evtchn_pending_sel = 0;
+        __sync_synchronize();
+        if (SHARED->evtchn_pending[0] & 1ul << port)
+            break;
         __asm__ volatile("sti; hlt; cli" ::: "memory");
-    SHARED->vcpu_info[0].evtchn_upcall_pending = 0;
-    SHARED->vcpu_info[0].evtchn_pending_sel = 0;
+    }
     __atomic_and_fetch(&SHARED->evtchn_pending[0], ~(1ul << port), __ATOMIC_SEQ_CST);
 }
 

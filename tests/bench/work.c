@@ -1,9 +1,15 @@
-/* work.c: the work of ci/bench-pv, in a guest and at its other end in dom0: disk accesses one at a time, network round
- * trips and streams. Timed with the TSC, which counts the whole machine's instructions under -icount. A static program.
+/* work.c: the work of ci/bench-pv and of tests/boot/t5_pv.py, in a guest and at its other end in dom0. Timed with the
+ * TSC, which counts the whole machine's instructions under -icount. A static program.
  *
  *   work disk FILE read|write random|sequential BYTES COUNT    O_DIRECT; write verifies what it wrote
- *   work serve                                                 UDP echo and TCP sink on port 7
+ *   work whole FILE MIB          write pseudo-random data to all of it, flush, read back past the cache and compare
+ *   work stamp FILE COUNT        write and flush blocks of 64 KiB one by one; "FLUSHED n" says that n are safe
+ *   work verify FILE COUNT       are the first COUNT blocks what stamp wrote?
+ *   work serve                   UDP echo and TCP sink on port 7
  *   work ping HOST COUNT | work stream HOST BYTES
+ *   work compute COUNT           rounds of arithmetic on 16 KiB
+ *   work fork COUNT              fork a child that writes to 64 pages, wait for it; map, touch and unmap 64 more
+ *   work hammer SECONDS          timers every 100 us, and a clock that must not go back
  * Each prints "WORK what operations instructions-per-operation", or "FAIL why" and exits with 1.
  */
 #define _GNU_SOURCE
@@ -16,7 +22,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -87,6 +98,133 @@ static void disk(char **arg)
     }
     snprintf(what, sizeof what, "%s-%s-%zu", arg[1], arg[2], bytes);
     report(what, count, ticks);
+}
+
+/* ---- is it what was written? -------------------------------------------------------------------------------------- */
+enum { BLOCK = 65536 };
+
+static void fill(uint64_t *block, unsigned long n)
+{
+    uint64_t seed = n * 2654435761u + 1;
+    for (unsigned i = 0; i < BLOCK / 8; i++) {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        block[i] = seed;
+    }
+}
+
+static void write_blocks(const char *path, unsigned long count, int flush_each)
+{
+    int file = open(path, O_WRONLY | O_DIRECT);
+    uint64_t *block = aligned_alloc(4096, BLOCK);
+
+    if (file < 0)
+        fail(path);
+    for (unsigned long n = 0; n < count; n++) {
+        fill(block, n);
+        if (pwrite(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK)
+            fail("write");
+        if (flush_each) {
+            if (fdatasync(file))
+                fail("flush");
+            printf("FLUSHED %lu\n", n + 1);
+            fflush(stdout);
+        }
+    }
+    if (fsync(file))
+        fail("flush");
+    close(file);
+}
+
+static void verify(const char *path, unsigned long count)
+{
+    int file = open(path, O_RDONLY | O_DIRECT);
+    uint64_t *block = aligned_alloc(4096, BLOCK), *right = malloc(BLOCK);
+
+    if (file < 0)
+        fail(path);
+    for (unsigned long n = 0; n < count; n++) {
+        if (pread(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK)
+            fail("read");
+        fill(right, n);
+        if (memcmp(block, right, BLOCK)) {
+            printf("FAIL block %lu is not what was written\n", n);
+            exit(1);
+        }
+    }
+    close(file);
+}
+
+/* ---- the processor, memory and timers ------------------------------------------------------------------------------ */
+static void compute(unsigned long count)
+{
+    static volatile uint32_t data[4096];
+    uint64_t begin = __rdtsc();
+
+    for (unsigned long n = 0; n < count; n++)
+        for (unsigned i = 0; i < 4096; i++)
+            data[i] = data[i] * 1664525 + (uint32_t)n + i;
+    report("compute", count, __rdtsc() - begin);
+}
+
+static void forks(unsigned long count)
+{
+    enum { BYTES = 64 * 4096 };
+    char *kept = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint64_t begin;
+
+    memset(kept, 1, BYTES);
+    begin = __rdtsc();
+    for (unsigned long n = 0; n < count; n++) {
+        int status;
+        pid_t child = fork();
+        if (child < 0)
+            fail("fork");
+        if (!child) {
+            for (unsigned i = 0; i < BYTES; i += 4096)
+                kept[i] = 2;
+            _exit(0);
+        }
+        if (waitpid(child, &status, 0) != child || status)
+            fail("child");
+        char *more = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (more == MAP_FAILED)
+            fail("mmap");
+        for (unsigned i = 0; i < BYTES; i += 4096)
+            more[i] = 3;
+        munmap(more, BYTES);
+    }
+    report("fork", count, __rdtsc() - begin);
+}
+
+static volatile unsigned long ticks_seen;
+
+static void tick(int number)
+{
+    (void)number;
+    ticks_seen++;
+}
+
+static void hammer(unsigned long seconds)
+{
+    struct itimerval every = {{0, 100}, {0, 100}};
+    struct timespec now, last = {0}, end;
+    uint64_t begin = __rdtsc();
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += (time_t)seconds;
+    signal(SIGALRM, tick);
+    setitimer(ITIMER_REAL, &every, NULL);
+    do {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec < last.tv_sec || (now.tv_sec == last.tv_sec && now.tv_nsec < last.tv_nsec)) {
+            printf("FAIL the clock goes back\n");
+            exit(1);
+        }
+        last = now;
+    } while (now.tv_sec < end.tv_sec);
+    report("hammer", ticks_seen ? ticks_seen : 1, __rdtsc() - begin);
 }
 
 /* ---- network ------------------------------------------------------------------------------------------------------ */
@@ -185,12 +323,29 @@ int main(int argc, char **argv)
 {
     if (argc == 7 && !strcmp(argv[1], "disk"))
         disk(argv + 2);
-    else if (argc == 2 && !strcmp(argv[1], "serve"))
+    else if (argc == 4 && !strcmp(argv[1], "whole")) {
+        unsigned long blocks = strtoul(argv[3], NULL, 0) * ((1 << 20) / BLOCK);
+        uint64_t begin = __rdtsc();
+        write_blocks(argv[2], blocks, 0);
+        verify(argv[2], blocks);
+        report("whole", blocks, __rdtsc() - begin);
+    } else if (argc == 4 && !strcmp(argv[1], "stamp")) {
+        write_blocks(argv[2], strtoul(argv[3], NULL, 0), 1);
+    } else if (argc == 4 && !strcmp(argv[1], "verify")) {
+        verify(argv[2], strtoul(argv[3], NULL, 0));
+        report("verify", strtoul(argv[3], NULL, 0), 0);
+    } else if (argc == 2 && !strcmp(argv[1], "serve"))
         serve();
     else if (argc == 4 && !strcmp(argv[1], "ping"))
         ping(argv[2], strtoul(argv[3], NULL, 0));
     else if (argc == 4 && !strcmp(argv[1], "stream"))
         stream(argv[2], strtoul(argv[3], NULL, 0));
+    else if (argc == 3 && !strcmp(argv[1], "compute"))
+        compute(strtoul(argv[2], NULL, 0));
+    else if (argc == 3 && !strcmp(argv[1], "fork"))
+        forks(strtoul(argv[2], NULL, 0));
+    else if (argc == 3 && !strcmp(argv[1], "hammer"))
+        hammer(strtoul(argv[2], NULL, 0));
     else
         return 2;
     return 0;

@@ -16,6 +16,7 @@
 #include "core/watchdog.h"
 #include "domain/dom0.h"
 #include "domain/hvm.h"
+#include "domain/selfcheck.h"
 #include "platform/platform.h"
 #include "svm/svm.h"
 #include "vmx/vmx.h"
@@ -253,5 +254,8 @@ void boot_main(uint32_t magic, uint32_t info_pa)
     timer_init(&poll_timer, poll_console, NULL, 0);
     timer_set(&poll_timer, now_ns() + POLL_NS);
     watchdog_start();
+#ifdef DEBUG_BUILD
+    selfcheck_start();
+#endif
     cpu_loop();
 }

@@ -6,6 +6,7 @@
 #include "core/sched.h"
 #include "core/x86.h"
 #include "domain/hvm.h"
+#include "domain/selfcheck.h"
 
 static void key_help(void);
 
@@ -60,6 +61,11 @@ static void key_stand_still(void)
     while (now_ns() < end)
         cpu_relax();
 }
+
+static void key_selfcheck(void)
+{
+    selfcheck(true);
+}
 #endif
 
 static const struct {
@@ -75,6 +81,7 @@ static const struct {
     {'i', "interrupts", irq_dump},
     {'x', "VM exits by reason", key_exits},
 #ifdef DEBUG_BUILD
+    {'E', "check event channels and grants", key_selfcheck},
     {'W', "stand still for 8 s", key_stand_still},
 #endif
     {'0', "registers of all vCPUs that do not run", key_registers},

@@ -355,8 +355,8 @@ static int op_bind_interdomain(struct vcpu *v, struct evtchn_bind_interdomain *o
     if (far && far->state == EVTCHNSTAT_unbound && far->peer_domid == d->id && !rd->evtchn->dead)
         port = find_port(d, &chn);
     if (port >= 0) {
-        spin_lock(&far->lock); /* both ed->locks held: nobody else takes two channels' locks */
-        spin_lock(&chn->lock);
+        spin_lock(&chn->lock); /* both ed->locks held: nobody else takes two channels' locks */
+        spin_lock(&far->lock);
         far->peer = d;
         far->peer_port = (unsigned)port;
         far->state = EVTCHNSTAT_interdomain;
@@ -365,8 +365,8 @@ static int op_bind_interdomain(struct vcpu *v, struct evtchn_bind_interdomain *o
         open_port(d, chn, EVTCHNSTAT_interdomain, 0);
         /* The far end may have sent before there was anybody to hear it. */
         evtchn_set_pending(d, chn, (unsigned)port);
-        spin_unlock(&chn->lock);
         spin_unlock(&far->lock);
+        spin_unlock(&chn->lock);
     }
     unlock_domains(d, rd);
     domain_put(rd);

@@ -1,12 +1,13 @@
 /* evtchn.h: what evtchn.c, evtchn_fifo.c, callback.c and sched_op.c share: the port and its tables.
  *
  * Locks, outermost first:
- *   ed->lock      allocation, closing, binding, the FIFO's set-up. Two domains: lower address
- * first. chn->lock     the channel's state. A sender holds the lock of the port it sends from, and
- * no other channel's: closing a connection takes both ends' locks, so the far end, its domain and
- * the event words stay while a send is under way. queue lock    one FIFO queue. callback_lock the
- * level of the callback's interrupt line. Ports' structures are never freed before the domain's
- * last reference, so a lookup needs no lock.
+ * - ed->lock: allocation, closing, binding, the FIFO's set-up. Two domains: lower address first.
+ * - chn->lock: the channel's state. A sender holds the lock of the port it sends from, and no other
+ *   channel's. Binding and closing hold both domains' ed->lock, then both ends' locks, the caller's
+ *   end first: so the far end, its domain and the event words stay while a send is under way.
+ * - queue lock: one FIFO queue.
+ * - callback_lock: the level of the callback's interrupt line.
+ * Ports' structures are never freed before the domain's last reference, so a lookup needs no lock.
  */
 #pragma once
 
