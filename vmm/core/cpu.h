@@ -25,6 +25,7 @@ struct timer_heap {
     spinlock_t lock;
     struct timer *root;    /* pairing heap, earliest first */
     struct timer *running; /* the one whose function runs now */
+    uint64_t run, late;    /* how many were run; of those, 10 ms late or more */
 };
 
 struct cpu {

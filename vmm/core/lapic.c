@@ -25,12 +25,15 @@ enum { /* register offsets in the MMIO page; x2APIC MSR = 0x800 + offset / 16 */
        REG_TIMER_DIVIDE = 0x3e0,
 };
 #define LVT_MASKED       0x10000
+#define TIMER_PERIODIC   0x20000
 #define TIMER_DEADLINE   0x40000
 #define ICR_PENDING      0x1000
 #define DIVIDE_BY_1      0xb
 #define DEADLINE_MSR     0x6e0
 #define APIC_BASE_ENABLE 0x800
 #define APIC_BASE_X2     0x400
+#define COUNT_MIN_US     10
+#define COUNT_MAX_US     100000
 
 static bool x2apic, deadline;
 static volatile char *page;
@@ -67,7 +70,7 @@ void lapic_init(void)
     reg_write(REG_LVT_ERROR, LVT_MASKED);
     reg_write(REG_SVR, 0x100 | VECTOR_SPURIOUS);
     reg_write(REG_TIMER_DIVIDE, DIVIDE_BY_1);
-    reg_write(REG_LVT_TIMER, VECTOR_TIMER | (deadline ? TIMER_DEADLINE : 0));
+    reg_write(REG_LVT_TIMER, VECTOR_TIMER | (deadline ? TIMER_DEADLINE : TIMER_PERIODIC));
 }
 
 uint32_t lapic_id(void)
@@ -113,11 +116,6 @@ void lapic_send_startup(uint32_t apic_id, uint8_t start_page)
     send_icr(apic_id, 0x4600u | start_page);
 }
 
-void lapic_reevaluate(void)
-{
-    reg_write(REG_TPR, 0);
-}
-
 static uint32_t read_current(uint64_t unused)
 {
     (void)unused;
@@ -137,7 +135,7 @@ void lapic_timer_calibrate(void)
         cpu_relax();
     time_sample(read_current, 0, &t1, &c1);
     reg_write(REG_TIMER_INITIAL, 0);
-    reg_write(REG_LVT_TIMER, VECTOR_TIMER);
+    reg_write(REG_LVT_TIMER, VECTOR_TIMER | TIMER_PERIODIC);
     timer_khz = (uint64_t)(c0 - c1) * tsc_khz / (t1 - t0);
     log_debug("LAPIC timer at %lu kHz", timer_khz);
 }
@@ -145,13 +143,10 @@ void lapic_timer_calibrate(void)
 void lapic_timer_arm(uint64_t tsc)
 {
     if (deadline) {
-        wrmsr(DEADLINE_MSR, tsc);
+        wrmsr(DEADLINE_MSR, tsc == LAPIC_TIMER_OFF ? 0 : tsc);
         return;
     }
-    uint64_t now = rdtsc();
-    uint64_t wait = tsc > now ? tsc - now : 0;
-    if (wait > tsc_khz * 1000)
-        wait = tsc_khz * 1000; /* at most a second, then armed again */
-    uint64_t ticks = wait * timer_khz / tsc_khz;
-    reg_write(REG_TIMER_INITIAL, ticks ? (uint32_t)MIN(ticks, 0xffffffffULL) : 1);
+    uint64_t now = rdtsc(), wait = tsc > now ? tsc - now : 0;
+    wait = MIN(MAX(wait, tsc_khz * COUNT_MIN_US / 1000), tsc_khz * COUNT_MAX_US / 1000);
+    reg_write(REG_TIMER_INITIAL, (uint32_t)MIN(wait * timer_khz / tsc_khz, 0xffffffffULL));
 }

@@ -12,9 +12,11 @@ void lapic_send(uint32_t apic_id, uint8_t vector);
 void lapic_send_nmi(uint32_t apic_id);
 void lapic_send_init(uint32_t apic_id);
 void lapic_send_startup(uint32_t apic_id, uint8_t page);
-/* Write the task priority as it is, 0, at which the LAPIC looks for pending interrupts again (quirk
- * lost-interrupts). */
-void lapic_reevaluate(void);
-/* Measure the timer (BSP, after the TSC is known), then arm it at an absolute host TSC. */
+/* Measure the timer (BSP, after the TSC is known). */
 void lapic_timer_calibrate(void);
+/* Interrupt this pCPU at an absolute host TSC. Without the deadline mode, which AMD's LAPICs lack,
+ * 10 us to 100 ms from now, and again as long after that, until armed anew: the repetition costs
+ * nothing, as who is interrupted arms anew, and brings an interrupt that got lost (quirk
+ * lost-interrupts). (SDM 3A, 10.5.4.) */
+#define LAPIC_TIMER_OFF (~0ULL)
 void lapic_timer_arm(uint64_t tsc);

@@ -280,8 +280,6 @@ static void schedule(struct cpu *c)
 {
     struct vcpu *prev = c->curr;
     uint64_t now = now_ns();
-    if (timers_due(now)) /* its interrupt comes in a moment, or was lost */
-        atomic_or(&c->work, SOFTIRQ_TIMER);
     WRITE_ONCE(c->curr, NULL);
     struct sched_unit *u = sched_next(c->id, runnable, now);
     struct vcpu *next = u ? vcpu_of(u) : NULL;
@@ -315,36 +313,12 @@ static void do_work(struct cpu *c)
         schedule(c);
 }
 
-/* Quirk lost-interrupts (docs/design.md): set once this machine was seen to keep a due timer's
- * interrupt to itself. */
-static bool quirk_lost_interrupts;
-
-/* Nothing halts while a timer is due: one that was due before interrupts were open has raised its
- * interrupt, unless the CPU lost it. */
-static bool may_halt(struct cpu *c, uint64_t start)
-{
-    irq_window();
-    if (READ_ONCE(c->work))
-        return false;
-    if (timers_due(start)) {
-        if (!quirk_lost_interrupts)
-            log_info("CPU%u lost its timer's interrupt; pending ones are looked for before each "
-                     "halt from now on",
-                     c->id);
-        quirk_lost_interrupts = true;
-        atomic_or(&c->work, SOFTIRQ_TIMER);
-        return false;
-    }
-    if (quirk_lost_interrupts)
-        lapic_reevaluate();
-    return true;
-}
-
 static void idle(struct cpu *c)
 {
     uint64_t start = now_ns();
     WRITE_ONCE(c->halted, true);
-    if (may_halt(c, start))
+    irq_window();
+    if (!READ_ONCE(c->work))
         __asm__ volatile("sti; hlt; cli" ::: "memory");
     irq_window();
     WRITE_ONCE(c->halted, false);
@@ -407,6 +381,7 @@ void sched_dump(void)
         log_err("CPU%u: %u waiting, weight %lu, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i,
                 rq->count, rq->weight, c->work, c->idle_ns / NS_PER_MS, c->nmi_count,
                 v ? v->domain->id : -1, v ? (int)v->id : -1);
+        log_err("  %lu timers run, %lu of them 10 ms late or more", c->timers.run, c->timers.late);
         log_err("  %lu decisions, %lu steps, %lu taken when idle, %lu for balance, clock %lu",
                 rq->decisions, rq->steps, rq->steals, rq->pulls, rq->clock);
     }

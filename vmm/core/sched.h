@@ -11,8 +11,8 @@ void sched_cpu_init(struct cpu *c);
  * sched_vcpu_destroy of each. */
 void sched_domain_init(struct domain *d);
 void sched_domain_destroy(struct domain *d);
-/* Set weight (1..WEIGHT_MAX) and cap (percent of one pCPU for all vCPUs together, 0 none); the caller
- * has checked them. No lock held. */
+/* Set weight (1..WEIGHT_MAX) and cap (percent of one pCPU for all vCPUs together, 0 none); the
+ * caller has checked them. No lock held. */
 void sched_domain_set(struct domain *d, uint32_t weight, uint32_t cap);
 /* Place a new vCPU on a pCPU; the end of one that does not run and whose state is in memory. */
 void sched_vcpu_init(struct vcpu *v);

@@ -36,12 +36,6 @@ void time_init(void);
 /* This pCPU's share: arm the hardware for its first timer; run what has expired. */
 void timers_cpu_init(void);
 void timers_run(void);
-/* True when a timer of this pCPU has expired at `now` (ns) and has not been run yet. */
-bool timers_due(uint64_t now);
-/* Have this pCPU run its expired timers soon, should it have missed their interrupt (quirk
- * lost-interrupts). Called every TIMER_CHECK_EXITS exits. */
-void timers_check(void);
-#define TIMER_CHECK_EXITS 256
 
 /* Prepare a timer for pCPU cpu; fn(data) is called there, with no lock held. */
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu);

@@ -9,6 +9,8 @@
 #include "core/trap.h"
 #include "core/x86.h"
 
+#define LATE_NS (10 * NS_PER_MS)
+
 static struct timer *meld(struct timer *a, struct timer *b)
 {
     if (!a || !b)
@@ -83,8 +85,10 @@ static struct timer_heap *lock_heap(struct timer *t)
 
 static void program(const struct timer_heap *h)
 {
-    if (h->root)
-        lapic_timer_arm(ns_to_tsc(h->root->expires_ns));
+    if (h->root && h->root->expires_ns <= now_ns())
+        atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
+    else
+        lapic_timer_arm(h->root ? ns_to_tsc(h->root->expires_ns) : LAPIC_TIMER_OFF);
 }
 
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu)
@@ -166,8 +170,11 @@ void timers_run(void)
     spin_lock(&h->lock);
     for (int budget = 64; h->root && budget; budget--) {
         struct timer *t = h->root;
-        if (t->expires_ns > now_ns())
+        uint64_t now = now_ns();
+        if (t->expires_ns > now)
             break;
+        h->run++;
+        h->late += now - t->expires_ns > LATE_NS;
         heap_remove(h, t);
         h->running = t;
         spin_unlock(&h->lock);
@@ -177,21 +184,6 @@ void timers_run(void)
     }
     program(h);
     spin_unlock(&h->lock);
-}
-
-bool timers_due(uint64_t now)
-{
-    struct timer_heap *h = &this_cpu()->timers;
-    spin_lock(&h->lock);
-    bool due = h->root && h->root->expires_ns <= now;
-    spin_unlock(&h->lock);
-    return due;
-}
-
-void timers_check(void)
-{
-    if (timers_due(now_ns()))
-        atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
 }
 
 static void timer_interrupt(unsigned data)

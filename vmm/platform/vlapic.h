@@ -7,6 +7,7 @@
 #pragma once
 
 #include "domain/domain.h"
+#include "platform/vtick.h"
 
 enum lapic_reg { /* byte offsets; SDM 3A, table 10-1 */
                  LAPIC_ID = 0x20,
@@ -85,6 +86,7 @@ struct vlapic {
     uint64_t next_ns;   /* next expiry; TIME_NEVER */
     uint64_t tsc_deadline;
     uint32_t divisor;
+    struct vtick tick; /* on: a periodic timer that is not masked */
 };
 
 /* A message on the APIC bus. */

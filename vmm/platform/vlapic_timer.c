@@ -1,11 +1,11 @@
 /* vlapic_timer.c: the LAPIC timer (SDM 3A, 10.5.4): one-shot, periodic and TSC-deadline, on one
  * host timer; the current count is worked out from the clock.
  *
- * While a periodic timer's interrupt waits in IRR, later ticks fall together with it.
+ * A periodic timer's ticks that come while its interrupt waits in IRR follow later (vtick.h): a
+ * LAPIC would lose them, but the CPU that it is in does not stand still while others run.
  */
 #include "platform/inner.h"
 #include "platform/vlapic.h"
-#include "platform/vtick.h"
 
 #define LVT_TIMER_MODE 0x60000u
 enum { TIMER_ONESHOT = 0x00000, TIMER_PERIODIC = 0x20000, TIMER_DEADLINE = 0x40000 };
@@ -33,31 +33,31 @@ static uint32_t divisor_of(uint32_t tdcr)
     return 1u << ((code + 1) & 7);
 }
 
-/* First expiry after now of a running count; TIME_NEVER when it ran out. */
-static uint64_t expiry_after(const struct vlapic *l, uint64_t now)
-{
-    uint64_t elapsed = now - l->start_ns;
-
-    if (!l->period_ns)
-        return TIME_NEVER;
-    if (elapsed < l->period_ns)
-        return l->start_ns + l->period_ns;
-    if (mode_of(*reg(l, LAPIC_LVT_TIMER)) != TIMER_PERIODIC)
-        return TIME_NEVER;
-    uint64_t next = l->start_ns + (elapsed / l->period_ns + 1) * l->period_ns;
-    if (l->period_ns < VTICK_MIN_NS) /* do not let a guest storm the host's timer */
-        next = MAX(next, now + VTICK_MIN_NS);
-    return next;
-}
-
 /* Set the host timer for what the registers say. Under timer_lock. */
 static void arm(struct vlapic *l, uint64_t now)
 {
     uint32_t lvt = *reg(l, LAPIC_LVT_TIMER);
+    bool live = l->period_ns && !(lvt & LVT_MASKED);
 
-    if (counts(lvt))
-        l->next_ns = lvt & LVT_MASKED ? TIME_NEVER : expiry_after(l, now);
+    if (mode_of(lvt) != TIMER_PERIODIC || !live) {
+        vtick_stop(&l->tick);
+    } else if (!l->tick.on || l->tick.start_ns != l->start_ns || l->tick.num != l->period_ns) {
+        vtick_start(&l->tick, l->start_ns, l->period_ns, NS_PER_SEC);
+        vtick_skip(&l->tick, now); /* what went by unheard */
+    }
+    if (l->tick.on)
+        l->next_ns = vtick_next(&l->tick, now);
+    else if (mode_of(lvt) == TIMER_ONESHOT)
+        l->next_ns =
+            live && now - l->start_ns < l->period_ns ? l->start_ns + l->period_ns : TIME_NEVER;
+    else if (counts(lvt))
+        l->next_ns = TIME_NEVER;
     device_timer_set(&l->timer, l->next_ns);
+}
+
+static bool in_irr(const struct vlapic *l, uint8_t vector)
+{
+    return READ_ONCE(*reg(l, LAPIC_IRR + vector / 32 * 16)) >> (vector % 32) & 1;
 }
 
 static void fire(struct vlapic *l)
@@ -78,10 +78,13 @@ static void timer_fired(void *data)
     due = now >= l->next_ns;
     if (due) {
         l->next_ns = TIME_NEVER;
-        if (mode_of(*reg(l, LAPIC_LVT_TIMER)) == TIMER_DEADLINE)
-            l->tsc_deadline = 0;
-        else
-            l->next_ns = expiry_after(l, now);
+        l->tsc_deadline = 0;
+        if (l->tick.on) {
+            uint8_t vector = (uint8_t)*reg(l, LAPIC_LVT_TIMER);
+            due = vtick_fire(&l->tick, now, in_irr(l, vector) ? VTICK_BUSY : VTICK_READY,
+                             l->vcpu->domain->hvm_params[HVM_PARAM_TIMER_MODE]);
+            l->next_ns = vtick_next(&l->tick, now);
+        }
     }
     if (l->next_ns != TIME_NEVER)
         timer_set(&l->timer, l->next_ns);
@@ -107,6 +110,7 @@ void vlapic_timer_reset(struct vcpu *v)
     l->next_ns = TIME_NEVER;
     l->tsc_deadline = 0;
     l->divisor = divisor_of(0);
+    vtick_stop(&l->tick);
     timer_stop(&l->timer);
     spin_unlock(&l->timer_lock);
 }

@@ -105,9 +105,36 @@ void vpmtmr_sleep_button(struct domain *d)
     set_status(d, PM1_SLPBTN);
 }
 
+static void post_out(struct domain *d, uint16_t port, unsigned bytes, uint32_t val)
+{
+    ioreq_t p = {.type = IOREQ_TYPE_PIO,
+                 .dir = IOREQ_WRITE,
+                 .count = 1,
+                 .size = bytes,
+                 .addr = port,
+                 .data = val};
+
+    ioreq_broadcast(d, &p);
+}
+
+/* Waking, QEMU resets the PIIX4, which then does not decode PM1_CNT, and SeaBIOS sets that up only
+ * for machines whose PCI it set up at boot: without this the guest could not power off any more
+ * (82371AB, 7.1.26 and 7.1.32: PMBA and PMREGMISC of function 3). */
+static void device_model_decodes_again(struct domain *d)
+{
+    static const uint32_t function_3 = 0x80000000u | 1 << 11 | 3 << 8;
+
+    post_out(d, 0xcf8, 4, function_3 | 0x40);
+    post_out(d, 0xcfc, 4, vpmtmr_port(d) | 1u);
+    post_out(d, 0xcf8, 4, function_3 | 0x80);
+    post_out(d, 0xcfc, 1, 1);
+}
+
 void vpmtmr_woke(struct domain *d)
 {
     set_status(d, PM1_WAK);
+    if (has_emulation(d, XEN_X86_EMU_PM))
+        device_model_decodes_again(d);
 }
 
 void vpmtmr_reset(struct domain *d)

@@ -2,6 +2,8 @@
 #include "platform/vtick.h"
 #include "platform/inner.h"
 
+#define CATCH_UP 10 /* times the nominal rate */
+
 /* Nominal ticks due in all by now. */
 static uint64_t ticks_by(const struct vtick *t, uint64_t now)
 {
@@ -53,6 +55,7 @@ bool vtick_fire(struct vtick *t, uint64_t now, enum vtick_line line, uint64_t mo
     if (!t->on)
         return false;
     uint64_t owed = t->owed + vtick_skip(t, now);
+    t->busy = line == VTICK_BUSY;
     bool deliver = owed && line != VTICK_BUSY;
 
     owed -= deliver;
@@ -71,6 +74,6 @@ uint64_t vtick_next(const struct vtick *t, uint64_t now)
     uint64_t next = t->start_ns + muldiv((t->done + 1) * t->num, NS_PER_SEC, t->hz) + 1;
 
     if (t->owed)
-        next = MIN(next, now + period_ns(t) / 2);
-    return MAX(next, now + VTICK_MIN_NS / 2);
+        next = MIN(next, now + period_ns(t) / (t->busy ? 2 : CATCH_UP));
+    return MAX(next, now + VTICK_MIN_NS);
 }

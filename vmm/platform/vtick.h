@@ -1,21 +1,23 @@
 /* vtick.h: a periodic interrupt source that neither loses ticks nor delivers them in a heap.
  *
  * Tick k is due at start_ns + k * num / hz seconds, exactly, for ever. A tick that cannot be
- * delivered, because the guest has not taken the one before it, is owed; owed ticks are delivered
- * at twice the nominal rate until none is left. What is owed is bounded, so a domain that stood
+ * delivered, because the guest has not taken the one before it, is owed. Owed ticks are delivered
+ * at ten times the nominal rate until none is left: a vCPU that gets a tenth of a CPU keeps up, and
+ * has nine tenths of its time for itself meanwhile. What is owed is bounded, so a domain that stood
  * still for long does not get a storm. The structure belongs to its device and its device's lock.
  */
 #pragma once
 
 #include "core/types.h"
 
-#define VTICK_MIN_NS 100000ULL /* no guest makes the host's timer fire more often than this */
+#define VTICK_MIN_NS 50000ULL /* no guest makes the host's timer fire more often than this */
 
 struct vtick {
     bool on;
     uint64_t start_ns, num, hz;
     uint64_t done; /* nominal ticks accounted for so far: delivered or owed */
     uint32_t owed;
+    bool busy; /* the guest had not taken the last one when vtick_fire looked */
 };
 
 enum vtick_line {

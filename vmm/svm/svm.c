@@ -258,8 +258,7 @@ static void svm_run(struct vcpu *v)
         }
         svm_enter(s->vmcb_pa, &v->regs);
         WRITE_ONCE(c->in_guest, false);
-        if (unlikely(!(++c->guest_exits % TIMER_CHECK_EXITS)))
-            timers_check();
+        c->guest_exits++;
         v->regs.gpr[RAX] = b->rax;
         v->regs.gpr[RSP] = b->rsp;
         v->regs.rip = b->rip;
