@@ -1,0 +1,108 @@
+/* clocks.c: how far each clock of the PC came, again and again: ticks of the 8254, the RTC at 1024 Hz and the LAPIC's
+ * periodic timer, counters of the PM timer, the HPET and the TSC, and the PV clock. For tests/boot/t8_sched.py, which runs
+ * it beside guests that compute: a line each second or so, "CLOCKS name us ...", for ever. No test of the suite. */
+#include "micro.h"
+
+#define APIC(r)  MMIO32(0xfee00000 + (r))
+#define HPET(r)  (*(volatile uint64_t *)(0xfed00000ul + (r)))
+#define PM_PORT  0xb008
+#define PM_MASK  0xffffff
+#define PIT_HZ   1193182
+#define PIT_N    11932 /* 100 Hz */
+#define BUS_HZ   100000000
+#define LAPIC_N  1000000 /* 100 Hz */
+
+enum { PIT = 0x30, RTC = 0x38, LAPIC = 0x40 };
+
+static void eoi(struct frame *f)
+{
+    (void)f;
+    APIC(0xb0) = 0;
+}
+static uint8_t cmos(uint8_t i)
+{
+    outb(0x70, i);
+    return inb(0x71);
+}
+static void cmos_set(uint8_t i, uint8_t v)
+{
+    outb(0x70, i);
+    outb(0x71, v);
+}
+static void rtc_tick(struct frame *f)
+{
+    cmos(12);
+    eoi(f);
+}
+static void route(unsigned pin, uint32_t low)
+{
+    MMIO32(0xfec00000) = 0x11 + 2 * pin;
+    MMIO32(0xfec00010) = APIC(0x20);
+    MMIO32(0xfec00000) = 0x10 + 2 * pin;
+    MMIO32(0xfec00010) = low;
+}
+
+/* a * b / c without overflow for c < 2^32. */
+static uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c) { return a / c * b + a % c * b / c; }
+
+static void start(void)
+{
+    handlers[PIT] = handlers[LAPIC] = eoi;
+    handlers[RTC] = rtc_tick;
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
+    APIC(0xf0) = 0x1ff;
+    APIC(0x80) = 0;
+    HPET(0x10) |= 1;
+    cmos_set(10, 0x26);
+    cmos_set(11, (cmos(11) & ~0x30) | 0x40);
+    cmos(12);
+    route(2, PIT);
+    route(8, RTC);
+    outb(0x43, 0x34);
+    outb(0x40, PIT_N & 0xff);
+    outb(0x40, PIT_N >> 8);
+    APIC(0x3e0) = 0xb;
+    APIC(0x320) = 0x20000 | LAPIC;
+    APIC(0x380) = LAPIC_N;
+}
+
+static void report(void)
+{
+    start();
+    uint64_t tsc0 = rdtsc(), hpet0 = HPET(0xf0), hz = tsc_hz(), fs = HPET(0) >> 32, pm = 0, next = hz;
+    uint32_t pm_last = inl(PM_PORT);
+    cli();
+    unsigned long pit0 = counts[PIT], rtc0 = counts[RTC], lapic0 = counts[LAPIC];
+    for (;;) {
+        __asm__ volatile("sti; nop; pause; cli" ::: "memory");
+        uint32_t pm_now = inl(PM_PORT);
+        pm += (pm_now - pm_last) & PM_MASK;
+        pm_last = pm_now;
+        uint64_t tsc = rdtsc() - tsc0;
+        if (tsc < next)
+            continue;
+        next += hz;
+        /* what was missed is made up for before it is counted: as long as ticks keep coming at more than their rate */
+        for (unsigned long seen = ~0ul, from = 0; seen != from;) {
+            from = counts[RTC] + counts[PIT] + counts[LAPIC];
+            uint64_t t = rdtsc();
+            while (rdtsc() - t < hz / 2500)
+                __asm__ volatile("sti; nop; pause; cli" ::: "memory");
+            seen = counts[RTC] + counts[PIT] + counts[LAPIC];
+        }
+        uint64_t hpet = HPET(0xf0) - hpet0;
+        pm_now = inl(PM_PORT);
+        pm += (pm_now - pm_last) & PM_MASK;
+        pm_last = pm_now;
+        tsc = rdtsc() - tsc0;
+        say("CLOCKS tsc %llu hpet %llu pm %llu pit %llu rtc %llu lapic %llu\n", (unsigned long long)muldiv(tsc, 1000000, hz / 1000 * 1000),
+            (unsigned long long)muldiv(hpet, fs, 1000000000), (unsigned long long)muldiv(pm, 1000000, 3579545),
+            (unsigned long long)muldiv((uint64_t)(counts[PIT] - pit0) * PIT_N, 1000000, PIT_HZ),
+            (unsigned long long)muldiv(counts[RTC] - rtc0, 1000000, 1024),
+            (unsigned long long)muldiv((uint64_t)(counts[LAPIC] - lapic0) * LAPIC_N, 1000000, BUS_HZ));
+    }
+}
+
+const struct test tests[] = {{"report", report}, {NULL, NULL}};
