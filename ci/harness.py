@@ -90,7 +90,8 @@ class Machine:
         self.job = None                 # directory whose files go to dom0's /root/job
         self.cdrom = None               # boot from this ISO instead of -kernel
         self.qemu_args = []
-        self.icount = False
+        self.icount = False             # time is instructions, 2^icount_shift ns each
+        self.icount_shift = 0
         self._job_tar = None
 
     def hypervisor_image(self):
@@ -131,7 +132,7 @@ class Machine:
         if self.hypervisor == XEN_PVH:
             cmd += ["-device", "amd-iommu,intremap=on"]
         if self.icount:
-            cmd += ["-icount", "shift=0,sleep=off"]
+            cmd += ["-icount", f"shift={self.icount_shift},sleep=off"]
         drives = []
         if self.cdrom:
             cmd += ["-drive", f"file={self.cdrom},if=none,id=cd,format=raw,readonly=on",

@@ -1,6 +1,6 @@
-; ap.asm: where SIPI starts the second CPU: copied to 0x8000, on to 64 bits and ap_main.
+; ap.asm: where SIPI starts a further CPU: copied to 0x8000, on to 64 bits, the stack ap_stack and ap_main.
 global ap_blob, ap_blob_end
-extern gdt, idtr, long_mode, ap_main
+extern gdt, idtr, long_mode, ap_main, ap_stack
 section .text
 bits 16
 ap_blob:
@@ -24,7 +24,7 @@ protected:
     mov ss, ax
     mov fs, ax
     mov gs, ax
-    mov esp, ap_stack_top
+    mov esp, [ap_stack]
     call long_mode
     jmp 24:in_long
 bits 64
@@ -34,8 +34,4 @@ in_long:
 .stop:
     hlt
     jmp .stop
-section .bss
-alignb 16
-    resb 16384
-ap_stack_top:
 section .note.GNU-stack noalloc noexec nowrite progbits

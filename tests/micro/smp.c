@@ -6,6 +6,8 @@
 #define ICR 0x300
 #define ICR2 0x310
 extern char ap_blob[], ap_blob_end[];
+static char stack[16384] __attribute__((aligned(16)));
+uint32_t ap_stack;
 
 static volatile unsigned ap_starts, ap_done;
 static void (*volatile ap_job)(void);
@@ -57,6 +59,7 @@ static bool start(void)
 {
     unsigned before = ap_starts;
     ap_job = NULL;
+    ap_stack = (uint32_t)(unsigned long)stack + sizeof stack;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
     APIC(ICR) = 0xc4500; /* INIT to all but self */
     delay_us(200);

@@ -24,6 +24,7 @@ static void arm_virq(struct svm_vcpu *s, int vector, bool ignore_tpr)
     b->int_control |= INT_V_IRQ | (uint32_t)(ignore_tpr ? 15 : vector >> 4) << INT_V_PRIO_SHIFT |
                       (ignore_tpr ? INT_V_IGN_TPR : 0);
     b->int_vector = (uint32_t)vector;
+    vmcb_clear_intercept(b, ICPT_VINTR);
     s->virq_armed = true;
     s->virq_vector = vector;
 }
@@ -65,6 +66,7 @@ void svm_inject(struct vcpu *v)
         s->clean &= ~CLEAN_INTERCEPTS;
     }
     b->int_control = (b->int_control & ~(uint32_t)(INT_V_TPR | INT_V_IRQ)) | tpr;
+    vmcb_set_intercept(b, ICPT_VINTR); /* quirk ghost-virq: one that is not there comes to us */
     s->virq_armed = false;
     if (s->reinject_vector >= 0) {
         arm_virq(s, s->reinject_vector, true);
@@ -256,6 +258,7 @@ static handler_fn *const handlers[EXIT_XSETBV + 1] = {
     [EXIT_NMI] = on_nothing,
     [EXIT_SMI] = on_nothing,
     [EXIT_INIT] = on_nothing,
+    [EXIT_VINTR] = on_nothing,
     [EXIT_RDPMC] = on_general_protection,
     [EXIT_CPUID] = on_cpuid,
     [EXIT_IRET] = on_iret,

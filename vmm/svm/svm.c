@@ -106,6 +106,7 @@ static const uint8_t always_intercepted[] = {
     ICPT_NMI,
     ICPT_SMI,
     ICPT_INIT,
+    ICPT_VINTR,
     ICPT_CPUID,
     ICPT_RDPMC,
     ICPT_INVD,
