@@ -11,6 +11,7 @@ import re
 import select
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,18 @@ def is_cd(path):
         return image.read(5) == b"CD001"
 
 
+def free_port(first=5901, last=5999):
+    """A TCP port of this host's loopback that nobody listens on."""
+    for port in range(first, last + 1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise OSError(f"ports {first} to {last} are all in use")
+
+
 def has_kvm_svm():
     """True when KVM is usable and gives nested SVM."""
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -89,6 +102,7 @@ class Machine:
         self.drives = []                # [(name, path)]: dom0 sees /dev/NAME
         self.job = None                 # directory whose files go to dom0's /root/job
         self.cdrom = None               # boot from this ISO instead of -kernel
+        self.vnc_port = None            # of this host: leads to dom0's port 5900; dom0 needs net=1
         self.qemu_args = []
         self.icount = False             # time is instructions, 2^icount_shift ns each
         self.icount_shift = 0
@@ -126,9 +140,12 @@ class Machine:
             else:
                 cpu = "EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp"
         accel = "kvm" if self.accel == "kvm" else "tcg,thread=" + ("single" if self.smp == 1 else "multi")
+        nic = "user,model=e1000e"
+        if self.vnc_port:
+            nic += f",hostfwd=tcp:127.0.0.1:{self.vnc_port}-10.0.2.100:5900"
         cmd = ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", str(self.smp),
                "-m", self.memory, "-display", "none", "-vga", "std", "-serial", "stdio", "-monitor", "none",
-               "-no-reboot", "-nic", "user,model=e1000e"]
+               "-no-reboot", "-nic", nic]
         if self.hypervisor == XEN_PVH:
             cmd += ["-device", "amd-iommu,intremap=on"]
         if self.icount:

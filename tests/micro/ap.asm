@@ -1,4 +1,5 @@
 ; ap.asm: where SIPI starts a further CPU: copied to 0x8000, on to 64 bits, the stack ap_stack and ap_main.
+%include "macros.inc"
 global ap_blob, ap_blob_end
 extern gdt, idtr, long_mode, ap_main, ap_stack
 section .text
@@ -18,12 +19,7 @@ descriptor dw 27 * 8 - 1
 ap_blob_end:
 bits 32
 protected:
-    mov ax, 16
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov fs, ax
-    mov gs, ax
+    flat_segments
     mov esp, [ap_stack]
     call long_mode
     jmp 24:in_long

@@ -1,5 +1,6 @@
 ; entry.asm: from the boot sector's flat 32-bit mode to C (in 64 bits with -DM64), the exception stubs, and
 ; what C cannot say.
+%include "macros.inc"
 %ifdef M64
     %define WORD 8
     %define ax_ rax
@@ -39,12 +40,7 @@ _start:
     lgdt [gdtr]
     jmp 8:.reloaded
 .reloaded:
-    mov ax, 16
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov fs, ax
-    mov gs, ax
+    flat_segments
     mov eax, cr0            ; no FPU traps, write protection on
     and eax, ~0x0c
     or eax, 0x10022

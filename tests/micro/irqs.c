@@ -1,17 +1,13 @@
 /* irqs.c: interrupt lines from their source to the handler: 8259 and IOAPIC, edge and level, ELCR, PCI INTx through the
  * PIIX router, one line shared by two devices, NMI, polling and spurious requests. The line that a test moves is the Xen
  * platform device's: its level is that of an event channel's upcall. 64-bit code. */
-#include "micro.h"
+#include "board.h"
 #include <xen/xen.h>
 #include <xen/event_channel.h>
 #include <xen/hvm/hvm_op.h>
 #include <xen/hvm/params.h>
 #include <xen/memory.h>
 
-#define APIC(r)  MMIO32(0xfee00000 + (r))
-#define MASKED   0x10000
-#define LEVEL    0x8000
-#define HPET(r)  (*(volatile uint64_t *)(0xfed00000ul + (r)))
 #define DEV      5 /* a slot where nothing is: no device of QEMU's drives its pins */
 #define PIN      1 /* INTB# */
 #define LINK     ((DEV + PIN) & 3)
@@ -19,16 +15,6 @@
 
 static volatile struct shared_info *const info = (struct shared_info *)0xb00000;
 static evtchn_port_t port;
-static uint64_t us_since(uint64_t from) { return (rdtsc() - from) * 1000 / (tsc_hz() / 1000); }
-static void window(void) { __asm__ volatile("sti; nop; nop; nop; cli" ::: "memory"); }
-static uint32_t io_read(unsigned r) { MMIO32(0xfec00000) = r; return MMIO32(0xfec00010); }
-static void route(unsigned pin, uint32_t low)
-{
-    MMIO32(0xfec00000) = 0x11 + 2 * pin;
-    MMIO32(0xfec00010) = APIC(0x20);
-    MMIO32(0xfec00000) = 0x10 + 2 * pin;
-    MMIO32(0xfec00010) = low;
-}
 
 /* ---- the line ------------------------------------------------------------------------------------- */
 static long set_callback(uint64_t value)
@@ -92,28 +78,14 @@ static void on_pic(struct frame *f)
 }
 static void start(void)
 {
-    wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
-    for (unsigned i = 0; i < 6; i++)
-        APIC(0x320 + 0x10 * i) = MASKED;
-    for (unsigned i = 0; i < 8; i++)
-        APIC(0xb0) = 0;
+    lapic_reset();
     for (unsigned v = 0x40; v < 0x60; v++)
         handlers[v] = on_apic;
     for (unsigned v = 0x20; v < 0x30; v++)
         handlers[v] = on_pic;
     for (unsigned pin = 0; pin < 24; pin++)
         route(pin, MASKED);
-    static const uint8_t icw[2][4] = { { 0x11, 0x20, 4, 1 }, { 0x11, 0x28, 2, 1 } };
-    for (unsigned c = 0; c < 2; c++) {
-        uint16_t at = c ? 0xa0 : 0x20;
-        outb(at, icw[c][0]);
-        for (unsigned i = 1; i < 4; i++)
-            outb((uint16_t)(at + 1), icw[c][i]);
-        outb((uint16_t)(at + 1), c ? 0xff : 0xfb); /* the cascade is open */
-        outb((uint16_t)(0x4d0 + c), 0);
-    }
+    pic_reset();
     came = keep_high = 0;
     pic_vector = 0;
 }
@@ -122,12 +94,12 @@ static void pic_heard(bool on) { APIC(0x350) = on ? 0x700 : MASKED; }
 /* PIRQRC A to D of the PIIX's function 0 (00:01.0): an ISA IRQ, or bit 7: not connected. */
 static void pirq(unsigned link, uint8_t irq)
 {
-    outl(0xcf8, 0x80000000 | 1 << 11 | 0x60);
+    pci_select(1 << 3, 0x60);
     outb((uint16_t)(0xcfc + link), irq);
 }
 static uint8_t pirq_read(unsigned link)
 {
-    outl(0xcf8, 0x80000000 | 1 << 11 | 0x60);
+    pci_select(1 << 3, 0x60);
     return inb((uint16_t)(0xcfc + link));
 }
 

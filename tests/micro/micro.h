@@ -51,6 +51,11 @@ struct fault {
 };
 /* Run fn(arg); the exception that ended it (valid until the next), or NULL. */
 const struct fault *catch(void (*fn)(void *), void *arg);
+/* CHECK that f is exception `v` with error `e`. */
+#define CHECK_FAULT(f, v, e) do { const struct fault *f_ = (f); \
+    CHECK(f_, "no exception"); \
+    CHECK(f_->vector == (v) && f_->error == (e), "exception %u error %lx, not %u error %lx", f_->vector, f_->error, \
+          (unsigned)(v), (unsigned long)(e)); } while (0)
 /* The same in ring 3; fn ends with USER_EXIT (vector 0x80, ax as it left it). */
 const struct fault *catch_user(void (*fn)(void));
 #define USER_EXIT() __asm__ volatile("int $0x80")
@@ -62,6 +67,11 @@ extern uint64_t gdt[], idt[];
 extern uint32_t tss[];
 extern char stack_top[], trap_stack_top[], stubs[];
 #define GDT_FREE 88
+static inline uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attr)
+{
+    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xff) << 40 |
+           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attr >> 8) << 52 | (uint64_t)(base >> 24) << 56;
+}
 struct __attribute__((packed)) dtr {
     uint16_t limit;
     unsigned long base;
@@ -112,6 +122,12 @@ CR(8)
     static inline void write_dr##n(unsigned long v) { __asm__ volatile("mov %0, %%dr" #n :: "r"(v)); }
 DR(0) DR(1) DR(2) DR(3) DR(6) DR(7)
 #undef DR
+/* From 32-bit or PAE paging to none. */
+static inline void paging_off(void)
+{
+    write_cr0(read_cr0() & ~0x80000000ul);
+    write_cr4(read_cr4() & ~0x30ul);
+}
 static inline void invlpg(void *p) { __asm__ volatile("invlpg (%0)" :: "r"(p) : "memory"); }
 static inline void cli(void) { __asm__ volatile("cli" ::: "memory"); }
 static inline void sti(void) { __asm__ volatile("sti; nop" ::: "memory"); }

@@ -24,11 +24,11 @@ build/micro/real.bin: $(MICRO)/real.asm
 	@nasm -f bin $< -o $@
 
 define MICRO_RULE
-build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.asm $(MICRO)/*.ld $(MICRO)/hyper.c)
+build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld $(MICRO)/hyper.c)
 	@mkdir -p $$(@D)
 	@echo "  MICRO $$@"
-	@nasm -f elf$(2) $(if $(filter 64,$(2)),-DM64) $(MICRO)/entry.asm -o build/micro/entry$(2).$(1).o
-	@$(foreach a,$(3),nasm -f elf$(2) $(MICRO)/$(a).asm -o build/micro/$(a).$(1).o;)
+	@nasm -I $(MICRO)/ -f elf$(2) $(if $(filter 64,$(2)),-DM64) $(MICRO)/entry.asm -o build/micro/entry$(2).$(1).o
+	@$(foreach a,$(3),nasm -I $(MICRO)/ -f elf$(2) $(MICRO)/$(a).asm -o build/micro/$(a).$(1).o;)
 	@gcc $$(MICRO_M$(2)) $$(MICRO_CFLAGS) -nostdlib -static -Wl,--no-warn-rwx-segments -Wl,--build-id=none \
 	    -T $(MICRO)/link.ld build/micro/entry$(2).$(1).o $(patsubst %,build/micro/%.$(1).o,$(3)) \
 	    $(MICRO)/$(1).c $(MICRO)/lib.c -o build/micro/$(1).elf

@@ -1,6 +1,6 @@
-; modes.asm: trips from flat 32-bit mode without paging to other modes and back, for prot.c.
-global long_trip, real_trip, v86_go
-extern gdtr
+; modes.asm: trips from flat 32-bit mode without paging to other modes and back, for prot.c and old.c.
+%include "macros.inc"
+global long_trip, real_trip, low_trip, low_back, v86_start
 bits 32
 section .text
 ; uint32_t long_trip(pml4): a number computed in 64-bit mode.
@@ -54,23 +54,29 @@ bits 32
     pop ebx
     ret
 
-; uint32_t real_trip(value): value + 0x1000, added in real mode.
-REAL equ 0x7000
-real_trip:
-    pushad
-    mov esi, blob
-    mov edi, REAL
-    mov ecx, blob_end - blob
+; low_trip: the 16-bit program of ECX bytes at ESI runs at LOW from the 16-bit code segment, and comes back by a far
+; jump to 8:low_back. EBX goes there and back, the other registers and flags are lost.
+LOW equ 0x7000
+low_trip:
+    mov edi, LOW
     cld
     rep movsb
+    mov [saved_sp], esp
+    sidt [saved_idtr]
+    jmp 32:LOW
+low_back:
+    flat_segments
+    mov esp, [saved_sp]
+    lidt [saved_idtr]
+    ret
+
+; uint32_t real_trip(value): value + 0x1000, added in real mode.
+real_trip:
+    pushad
     mov ebx, [esp + 36]
-    mov [REAL + saved - blob], esp
-    mov eax, .back
-    mov [REAL + back_to - blob], eax
-    sidt [REAL + old_idtr - blob]
-    jmp 32:REAL
-.back:
-    lidt [REAL + old_idtr - blob]
+    mov esi, blob
+    mov ecx, blob_end - blob
+    call low_trip
     mov [esp + 28], ebx
     popad
     ret
@@ -84,12 +90,12 @@ blob:
     mov eax, cr0
     and al, 0xfe
     mov cr0, eax
-    jmp 0:REAL + .real - blob
+    jmp 0:LOW + .real - blob
 .real:
     xor ax, ax
     mov ds, ax
     mov ss, ax
-    lidt [REAL + ivt - blob]
+    lidt [LOW + ivt - blob]
     add bx, 0x1000
     push bx
     xor eax, eax
@@ -99,35 +105,29 @@ blob:
     mov eax, cr0
     or al, 1
     mov cr0, eax
-    jmp dword 8:REAL + .protected - blob
-bits 32
-.protected:
-    mov ax, 16
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov fs, ax
-    mov gs, ax
-    mov esp, [REAL + saved - blob]
-    jmp [REAL + back_to - blob]
-ivt      dw 0x3ff
-         dd 0
-old_idtr dw 0
-         dd 0
-saved    dd 0
-back_to  dd 0
+    jmp dword 8:low_back
+ivt dw 0x3ff
+    dd 0
 blob_end:
 
-; V86 mode at 0x700:0 with all segments 0x700.
-v86_go:
+; void v86_start(uint32_t flags): V86 mode at 0x700:0, segments 0x700, stack at 0x700:0xf00. Never returns.
+bits 32
+v86_start:
+    mov eax, [esp + 4]
+    or eax, 0x20002         ; VM
     push dword 0x700        ; gs fs ds es
     push dword 0x700
     push dword 0x700
     push dword 0x700
     push dword 0x700        ; ss
     push dword 0xf00
-    push dword 0x20002      ; VM, IOPL 0
+    push eax
     push dword 0x700
     push dword 0
     iretd
+section .bss
+alignb 4
+saved_sp   resd 1
+saved_idtr resw 1
+           resd 1
 section .note.GNU-stack noalloc noexec nowrite progbits

@@ -1,5 +1,6 @@
-; old.asm: what old.c cannot say in C: tasks' entry points, 16-bit protected mode, V86 mode.
-global task_start, task_start_error, v86_start, pm16_trip
+; old.asm: what old.c cannot say in C: tasks' entry points, 16-bit protected mode.
+global task_start, task_start_error, pm16_trip
+extern low_trip, low_back
 global task_came, task_error, task_cr0, task_tr, task_hook
 bits 32
 section .text
@@ -28,36 +29,14 @@ seen:
 .none:
     ret
 
-; void v86_start(uint32_t flags): V86 mode at 0x700:0, segments 0x700, stack at 0x700:0xf00. Never returns.
-v86_start:
-    mov eax, [esp + 4]
-    or eax, 0x20002         ; VM
-    push dword 0x700        ; gs fs ds es
-    push dword 0x700
-    push dword 0x700
-    push dword 0x700
-    push dword 0x700        ; ss
-    push dword 0xf00
-    push eax
-    push dword 0x700
-    push dword 0
-    iretd
-
 ; uint32_t pm16_trip(uint32_t value): in 16-bit protected mode, on a 16-bit stack: works through a segment
 ; (selector 160: base 0xb8000), port and CPUID exits, and the stack's wrap at 64 KiB. value + 0x77 when all is well.
-PM16 equ 0x7000
 pm16_trip:
     pushad
-    mov esi, blob
-    mov edi, PM16
-    mov ecx, blob_end - blob
-    cld
-    rep movsb
     mov ebx, [esp + 36]
-    mov [PM16 + saved - blob], esp
-    mov dword [PM16 + back_to - blob], .back
-    jmp 32:PM16
-.back:
+    mov esi, blob
+    mov ecx, blob_end - blob
+    call low_trip
     mov [esp + 28], ebx
     popad
     ret
@@ -104,19 +83,7 @@ blob:
     add bx, 0x77
 .bad:
     movzx ebx, bx
-    jmp dword 8:PM16 + .flat - blob
-bits 32
-.flat:
-    mov ax, 16
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov fs, ax
-    mov gs, ax
-    mov esp, [PM16 + saved - blob]
-    jmp [PM16 + back_to - blob]
-saved    dd 0
-back_to  dd 0
+    jmp dword 8:low_back
 blob_end:
 
 section .bss

@@ -24,15 +24,6 @@ static volatile uint32_t task_pgdir[1024] __attribute__((aligned(4096)));
 static volatile uint64_t pae_pdpt[4] __attribute__((aligned(32)));
 static volatile uint64_t pae_pd[4][512] __attribute__((aligned(4096)));
 
-static uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attr)
-{
-    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xff) << 40 |
-           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attr >> 8) << 52 | (uint64_t)(base >> 24) << 56;
-}
-#define CHECK_FAULT(f, v, e) do { const struct fault *f_ = (f); \
-    CHECK(f_, "no exception"); \
-    CHECK(f_->vector == (v) && f_->error == (e), "exception %u error %lx, not %u error %lx", f_->vector, f_->error, \
-          (unsigned)(v), (unsigned long)(e)); } while (0)
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
 static uint32_t tss2[26] __attribute__((aligned(128)));
@@ -135,11 +126,6 @@ static void paging_4m_on(void)
     write_cr4(read_cr4() | 0x10);
     write_cr3((unsigned long)pgdir);
     write_cr0(read_cr0() | 0x80000000);
-}
-static void paging_off(void)
-{
-    write_cr0(read_cr0() & ~0x80000000ul);
-    write_cr4(read_cr4() & ~0x30ul);
 }
 extern char task_ud[];
 static void task_no_stack(void)

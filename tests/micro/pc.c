@@ -1,8 +1,7 @@
 /* pc.c: LAPIC, IOAPIC, 8259, 8254, RTC, HPET and PM timer, as a 64-bit guest without PV sees them. Rates are
  * compared with the TSC, whose frequency the hypervisor tells; a preempted emulator gets several chances. */
-#include "micro.h"
+#include "board.h"
 
-#define APIC(r)  MMIO32(0xfee00000 + (r))
 #define ID 0x20
 #define VERSION 0x30
 #define TPR 0x80
@@ -23,7 +22,6 @@
 #define TMICT 0x380
 #define TMCCT 0x390
 #define TDCR 0x3e0
-#define MASKED 0x10000
 
 static unsigned order[8], came;
 static uint32_t isr_seen;
@@ -40,16 +38,7 @@ static void on_irq(struct frame *f)
 }
 static void apic_on(void)
 {
-    wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
-    APIC(SVR) = 0x1ff;
-    APIC(TPR) = 0;
-    APIC(LVTT) = MASKED;
-    APIC(LVT0) = MASKED;
-    APIC(LVT1) = MASKED;
-    APIC(LVTE) = MASKED;
-    APIC(TMICT) = 0;
-    for (unsigned i = 0; i < 8; i++)
-        APIC(EOI) = 0;
+    lapic_reset();
     for (unsigned v = 0x40; v < 0x80; v++)
         handlers[v] = on_irq;
     came = 0;
@@ -60,20 +49,8 @@ static void self(unsigned vector)
     APIC(ICR) = 0x40000 | vector;
     (void)APIC(ICR);
 }
-static void window(void) { __asm__ volatile("sti; nop; nop; cli" ::: "memory"); }
 static bool irr(unsigned v) { return APIC(IRR + v / 32 * 16) >> v % 32 & 1; }
 static bool isr_bit(unsigned v) { return APIC(ISR + v / 32 * 16) >> v % 32 & 1; }
-
-static uint64_t tsc_khz(void) { return tsc_hz() / 1000; }
-static uint64_t us_since(uint64_t from) { return (rdtsc() - from) * 1000 / tsc_khz(); }
-/* Wait with interrupts on until counts[v] reaches n. */
-static bool wait_count(unsigned v, unsigned n, unsigned us)
-{
-    uint64_t from = rdtsc();
-    while (counts[v] < n && us_since(from) < us)
-        __asm__ volatile("sti; nop; pause; cli" ::: "memory");
-    return counts[v] >= n;
-}
 
 /* Two counters side by side: true when `ticks` of hz fit the TSC within 2 %. */
 static bool rate_fits(uint64_t (*read)(void), uint64_t mask, uint64_t hz, uint64_t *got)
@@ -399,19 +376,6 @@ static void pit_output(void)
     uint8_t status = inb(0x42);
     CHECK((status & 0x3f) == 0x30, "status %x", status);
 }
-static void pic_init(void)
-{
-    outb(0x20, 0x11);
-    outb(0x21, 0x20);
-    outb(0x21, 4);
-    outb(0x21, 1);
-    outb(0xa0, 0x11);
-    outb(0xa1, 0x28);
-    outb(0xa1, 2);
-    outb(0xa1, 1);
-    outb(0x21, 0xff);
-    outb(0xa1, 0xff);
-}
 static uint8_t pic_isr;
 static void on_pic(struct frame *f)
 {
@@ -424,7 +388,7 @@ static void on_pic(struct frame *f)
 static void pic_pit(void)
 {
     apic_on();
-    pic_init();
+    pic_reset();
     handlers[0x20] = on_pic;
     APIC(LVT0) = 0x700; /* ExtINT */
     outb(0x21, 0xfe);
@@ -453,7 +417,7 @@ static void pic_pit(void)
 static void pic_hlt(void)
 {
     apic_on();
-    pic_init();
+    pic_reset();
     handlers[0x20] = on_pic;
     APIC(LVT0) = 0x700;
     pit_start(200);
@@ -466,13 +430,6 @@ static void pic_hlt(void)
 }
 
 /* ---- IOAPIC ------------------------------------------------------------------------------------------- */
-static uint32_t io_read(unsigned r) { MMIO32(0xfec00000) = r; return MMIO32(0xfec00010); }
-static void io_write(unsigned r, uint32_t v) { MMIO32(0xfec00000) = r; MMIO32(0xfec00010) = v; }
-static void route(unsigned pin, uint32_t low)
-{
-    io_write(0x11 + 2 * pin, APIC(ID));
-    io_write(0x10 + 2 * pin, low);
-}
 static void ioapic_registers(void)
 {
     uint32_t version = io_read(1);
@@ -503,8 +460,6 @@ static void ioapic_pit(void)
 }
 
 /* ---- RTC ------------------------------------------------------------------------------------------------ */
-static uint8_t cmos(unsigned r) { outb(0x70, (uint8_t)r); return inb(0x71); }
-static void cmos_set(unsigned r, uint8_t v) { outb(0x70, (uint8_t)r); outb(0x71, v); }
 static void on_rtc(struct frame *f) { (void)f; cmos(0xc); APIC(EOI) = 0; }
 static void rtc_time(void)
 {
@@ -544,7 +499,6 @@ static void rtc_periodic(void)
 }
 
 /* ---- HPET ------------------------------------------------------------------------------------------------ */
-#define HPET(r) (*(volatile uint64_t *)(0xfed00000ul + (r)))
 static uint64_t read_hpet(void) { return HPET(0xf0); }
 static void hpet_rate(void)
 {
@@ -593,21 +547,6 @@ static void hpet_comparator(void)
 
 /* ---- ACPI and the PM timer ---------------------------------------------------------------------------------- */
 static uint32_t pm_port;
-static const uint8_t *fadt(void)
-{
-    for (const uint8_t *p = (uint8_t *)0xe0000; p < (uint8_t *)0x100000; p += 16) {
-        if (memcmp(p, "RSD PTR ", 8))
-            continue;
-        const uint8_t *rsdt = (uint8_t *)(unsigned long)*(const uint32_t *)(p + 16);
-        unsigned n = (*(const uint32_t *)(rsdt + 4) - 36) / 4;
-        for (unsigned i = 0; i < n; i++) {
-            const uint8_t *t = (uint8_t *)(unsigned long)*(const uint32_t *)(rsdt + 36 + 4 * i);
-            if (!memcmp(t, "FACP", 4))
-                return t;
-        }
-    }
-    return NULL;
-}
 static uint64_t read_pm(void) { return inl((uint16_t)pm_port); }
 static void pm_timer(void)
 {

@@ -11,22 +11,10 @@ static volatile uint64_t pae_pt[512] __attribute__((aligned(4096)));
 #define WINDOW  0x40000000u
 #define EFER    0xc0000080u
 
-static uint64_t descriptor(uint32_t base, uint32_t limit, uint16_t attr)
-{
-    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(attr & 0xff) << 40 |
-           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)(attr >> 8) << 52 | (uint64_t)(base >> 24) << 56;
-}
-
 static void set_gdt(unsigned selector, uint32_t base, uint32_t limit, uint16_t attr)
 {
     gdt[selector / 8] = descriptor(base, limit, attr);
 }
-
-/* CHECK that f is exception `v` with error `e`. */
-#define CHECK_FAULT(f, v, e) do { const struct fault *f_ = (f); \
-    CHECK(f_, "no exception"); \
-    CHECK(f_->vector == (v) && f_->error == (e), "exception %u error %lx, not %u error %lx", f_->vector, f_->error, \
-          (unsigned)(v), (unsigned long)(e)); } while (0)
 
 /* ---- segments ------------------------------------------------------------------------------- */
 static void load_es(void *sel) { __asm__ volatile("mov %w0, %%es" :: "r"(sel)); }
@@ -229,11 +217,6 @@ static void paging_4m_on(void)
     write_cr4(read_cr4() | 0x10);
     write_cr3((unsigned long)pgdir);
     write_cr0(read_cr0() | 0x80000000);
-}
-static void paging_off(void)
-{
-    write_cr0(read_cr0() & ~0x80000000ul);
-    write_cr4(read_cr4() & ~0x30ul);
 }
 static void peek(void *p) { (void)*(volatile uint32_t *)p; }
 static void poke(void *p) { *(volatile uint32_t *)p = 0xabcd1234; }
@@ -502,8 +485,8 @@ static void pm_self_modifying(void)
 }
 
 /* ---- virtual-8086 mode -------------------------------------------------------------------------------- */
-void v86_go(void) __attribute__((noreturn)); /* modes.asm: IRET into V86 at 0x700:0 */
-static void v86_enter(void *p) { (void)p; v86_go(); }
+void v86_start(uint32_t flags) __attribute__((noreturn)); /* modes.asm: IRET into V86 at 0x700:0 */
+static void v86_enter(void *p) { (void)p; v86_start(0); }
 static void pm_v86(void)
 {
     /* mov ax, 0x8086; mov [0x100], ax; hlt (privileged: #GP) */

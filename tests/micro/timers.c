@@ -1,38 +1,8 @@
 /* timers.c: the PC's clocks as old HALs program them: 8254 modes, latches and read-back, the RTC's periodic rates,
  * update-in-progress, alarm and formats, the PM timer's width, ticks that were missed. 64-bit code without PV time but
  * for the TSC's frequency. */
-#include "micro.h"
+#include "board.h"
 
-#define APIC(r) MMIO32(0xfee00000 + (r))
-#define MASKED  0x10000
-
-static uint64_t tsc_khz(void) { return tsc_hz() / 1000; }
-static uint64_t us_since(uint64_t from) { return (rdtsc() - from) * 1000 / tsc_khz(); }
-static void apic_on(void)
-{
-    wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
-    for (unsigned i = 0; i < 6; i++)
-        APIC(0x320 + 0x10 * i) = MASKED;
-    for (unsigned i = 0; i < 8; i++)
-        APIC(0xb0) = 0;
-}
-static void route(unsigned pin, uint32_t low)
-{
-    MMIO32(0xfec00000) = 0x11 + 2 * pin;
-    MMIO32(0xfec00010) = APIC(0x20);
-    MMIO32(0xfec00000) = 0x10 + 2 * pin;
-    MMIO32(0xfec00010) = low;
-}
-static void window(void) { __asm__ volatile("sti; nop; nop; cli" ::: "memory"); }
-static bool wait_count(unsigned v, unsigned n, unsigned us)
-{
-    uint64_t from = rdtsc();
-    while (counts[v] < n && us_since(from) < us)
-        __asm__ volatile("sti; nop; pause; cli" ::: "memory");
-    return counts[v] >= n;
-}
 static void on_irq(struct frame *f)
 {
     (void)f;
@@ -208,7 +178,7 @@ static void pit_refresh(void)
 /* Interrupts of channel 0 in modes 2, 3 and 0, through the IOAPIC's pin 2. */
 static void pit_interrupts(void)
 {
-    apic_on();
+    lapic_reset();
     handlers[0x62] = on_irq;
     static const uint8_t modes[] = { 0x34, 0x36 };
     for (unsigned m = 0; m < 2; m++) {
@@ -240,7 +210,7 @@ static void pit_interrupts(void)
 /* Interrupts off for 300 ms at 100 Hz: what was missed comes after it (timer_mode is the xl default), no storm. */
 static void pit_missed(void)
 {
-    apic_on();
+    lapic_reset();
     handlers[0x62] = on_irq;
     control(0x34);
     outb(0x40, 0x9c);
@@ -260,13 +230,11 @@ static void pit_missed(void)
 }
 
 /* ---- RTC ---------------------------------------------------------------------------------------------- */
-static uint8_t cmos(unsigned r) { outb(0x70, (uint8_t)r); return inb(0x71); }
-static void cmos_set(unsigned r, uint8_t v) { outb(0x70, (uint8_t)r); outb(0x71, v); }
 static volatile uint8_t flags_seen;
 static void on_rtc(struct frame *f) { (void)f; flags_seen |= cmos(0xc); APIC(0xb0) = 0; }
 static void rtc_on(uint8_t enable)
 {
-    apic_on();
+    lapic_reset();
     handlers[0x63] = on_rtc;
     counts[0x63] = 0;
     flags_seen = 0;
@@ -423,21 +391,6 @@ static void rtc_set(void)
 }
 
 /* ---- PM timer ------------------------------------------------------------------------------------------- */
-static const uint8_t *fadt(void)
-{
-    for (const uint8_t *p = (uint8_t *)0xe0000; p < (uint8_t *)0x100000; p += 16) {
-        if (memcmp(p, "RSD PTR ", 8))
-            continue;
-        const uint8_t *rsdt = (uint8_t *)(unsigned long)*(const uint32_t *)(p + 16);
-        unsigned n = (*(const uint32_t *)(rsdt + 4) - 36) / 4;
-        for (unsigned i = 0; i < n; i++) {
-            const uint8_t *t = (uint8_t *)(unsigned long)*(const uint32_t *)(rsdt + 36 + 4 * i);
-            if (!memcmp(t, "FACP", 4))
-                return t;
-        }
-    }
-    return NULL;
-}
 static void pm_width(void)
 {
     const uint8_t *t = fadt();
