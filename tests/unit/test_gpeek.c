@@ -2,33 +2,11 @@
 /* test_gpeek.c: short reads without references against the walker that is their specification, over
  * tables that change all the time, and against a p2m that takes pages away.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "test_walk_ram.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "core/errno.h"
-#include "domain/domain.h"
-#include "domain/hvm.h"
-#include "npt/inner.h"
-
-#define FRAMES 64 /* of machine memory */
-
-char *host_test_ram;
-struct page_info *frame_table;
-mfn_t max_mfn = FRAMES;
-enum p2m_format p2m_format;
-struct p2m_limits p2m_limits = {.large_1g = true, .large_2m = true, .gpa_bits = 40};
-static struct domain *dom;
-static struct vcpu *vcpu;
 static struct p2m p2m;
 static mfn_t map[FRAMES]; /* by gfn; FRAMES: a hole */
 static enum p2m_type type[FRAMES];
-static unsigned gets, puts_;
 static bool change_under_way; /* another processor changes the p2m while we look */
 
 struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m_type *t)
@@ -42,11 +20,6 @@ struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m
         p2m.generation++;
     gets++;
     return &frame_table[map[gfn]];
-}
-void page_put(struct page_info *pg)
-{
-    (void)pg;
-    puts_++;
 }
 bool p2m_logdirty_enabled(const struct domain *d)
 {
@@ -68,6 +41,7 @@ static int reset(void **state)
 {
     (void)state;
     memset(host_test_ram, 0, FRAMES * PAGE_SIZE);
+    dom->p2m = &p2m;
     memset(&vcpu->peek, 0, sizeof(vcpu->peek));
     p2m.generation = 1;
     change_under_way = false;
@@ -200,28 +174,6 @@ static void test_as_the_walker(void **state)
         assert_int_equal(gets, puts_);
     }
     assert_true(found > 5000);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    host_test_ram = aligned_alloc(PAGE_SIZE, FRAMES * PAGE_SIZE);
-    frame_table = calloc(FRAMES, sizeof(*frame_table));
-    dom = calloc(1, sizeof(*dom));
-    vcpu = calloc(1, sizeof(*vcpu));
-    dom->p2m = &p2m;
-    vcpu->domain = dom;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    free(host_test_ram);
-    free(frame_table);
-    free(dom);
-    free(vcpu);
-    return 0;
 }
 
 int main(void)

@@ -2,22 +2,9 @@
 /* test_gwalk.c: the guest page walker against hand-built tables in every paging mode, and every
  * combination of rights against the manuals' rules written as a list of what faults.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "test_walk_ram.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "core/errno.h"
-#include "domain/domain.h"
-#include "domain/hvm.h"
-#include "npt/inner.h"
-
-#define FRAMES 64 /* of guest memory; the rest is a hole */
-#define AC     BIT(18)
+#define AC BIT(18)
 
 #define F_P    1u
 #define F_W    2u
@@ -36,15 +23,9 @@
 
 /* ---- what gwalk.c needs of the p2m ---- */
 
-char *host_test_ram;
-struct page_info *frame_table;
-mfn_t max_mfn = FRAMES;
-enum p2m_format p2m_format;
-struct p2m_limits p2m_limits = {.large_1g = true, .large_2m = true, .gpa_bits = 40};
 static bool read_only[FRAMES];
-static unsigned gets, puts_, dirty_marks;
+static unsigned dirty_marks;
 static void (*before_write)(void); /* another processor, between the read and the update */
-static struct domain *dom;
 
 struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m_type *t)
 {
@@ -56,11 +37,6 @@ struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m
         before_write();
     gets++;
     return &frame_table[gfn];
-}
-void page_put(struct page_info *pg)
-{
-    (void)pg;
-    puts_++;
 }
 bool p2m_logdirty_enabled(const struct domain *d)
 {
@@ -435,24 +411,6 @@ static void test_garbage(void **state)
         assert_int_equal(gets, puts_);
     }
     assert_true(found > 1000);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    host_test_ram = aligned_alloc(PAGE_SIZE, FRAMES * PAGE_SIZE);
-    frame_table = calloc(FRAMES, sizeof(*frame_table));
-    dom = calloc(1, sizeof(*dom));
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    free(host_test_ram);
-    free(frame_table);
-    free(dom);
-    return 0;
 }
 
 int main(void)
