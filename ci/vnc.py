@@ -78,21 +78,33 @@ class Screen:
 
     def refresh(self, whole=False, timeout=10):
         """Take in what changed since the last time (whole: everything); the number of pixels that came."""
-        self.socket.sendall(struct.pack(">BBHHHH", 3, 0 if whole else 1, 0, 0, self.width, self.height))
         self.socket.settimeout(timeout)
-        try:
-            while True:
-                kind = self._take(1)[0]
-                if kind == 0:
-                    return self._update()
-                if kind == 1:  # colours of a palette: none in true colour
-                    self._take(struct.unpack(">3xH", self._take(5))[0] * 6)
-                elif kind == 3:
-                    self._take(struct.unpack(">3xI", self._take(7))[0])
-                elif kind != 2:
-                    raise OSError(f"message {kind} from the VNC server")
-        except socket.timeout:
-            return 0
+        came = 0
+        for _ in range(10):  # a screen that changed its size may say so first, and nothing else
+            size = self.width, self.height
+            self.socket.sendall(struct.pack(">BBHHHH", 3, 0 if whole else 1, 0, 0, *size))
+            try:
+                came += self._message()
+            except socket.timeout:
+                break
+            if size != (self.width, self.height):
+                whole, came = True, 0
+            elif not whole or came >= self.width * self.height:
+                break
+        return came
+
+    def _message(self):
+        """What the server says, up to a FramebufferUpdate; the number of pixels that came."""
+        while True:
+            kind = self._take(1)[0]
+            if kind == 0:
+                return self._update()
+            if kind == 1:  # colours of a palette: none in true colour
+                self._take(struct.unpack(">3xH", self._take(5))[0] * 6)
+            elif kind == 3:
+                self._take(struct.unpack(">3xI", self._take(7))[0])
+            elif kind != 2:
+                raise OSError(f"message {kind} from the VNC server")
 
     def key(self, name, seconds=0.1):
         """Press and let go: a character, or one of KEYS; ctrl-x and shift-x hold the first."""
