@@ -12,10 +12,10 @@ build/bench/work: $(BENCH)/work.c
 	@mkdir -p $(@D)
 	@echo "  BENCH $@"; gcc -std=gnu11 -static -O2 -s -Wall -Wextra -Werror $< -o $@
 
-build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.asm $(MICRO)/*.ld)
+build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld)
 	@mkdir -p $(@D)
 	@echo "  BENCH $@"
-	@$(foreach a,entry $(if $(filter exits storm,$*),ap),nasm -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
+	@$(foreach a,entry $(if $(filter exits storm,$*),ap),nasm -I $(MICRO)/ -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
 	@gcc $(MICRO_M64) $(MICRO_CFLAGS) $(BENCH_ONLY) -I$(MICRO) -nostdlib -static -Wl,--no-warn-rwx-segments -Wl,--build-id=none \
 	    -T $(MICRO)/link.ld build/micro/entry.bench-$*.o $(if $(filter exits storm,$*),build/micro/ap.bench-$*.o) $< $(MICRO)/lib.c -o $(@:.bin=.elf)
 	@objcopy -O binary $(@:.bin=.elf) $@
