@@ -103,8 +103,8 @@ def make_run_graphics(s):
         check(told, f"no address: {said[-300:]}")
         screen = Screen(int(told.group(1)))
         began = time.monotonic()
-        while len(screen.colours()) < 2:
-            check(time.monotonic() - began < 120 * harness.slowness() * 2, "the screen stays empty")
+        while screen.width != 720 or len(screen.colours()) < 2:  # QEMU's own "not initialized (yet)" is 640 wide
+            check(time.monotonic() - began < 120 * harness.slowness() * 2, "no VGA text on the screen")
             time.sleep(2)
             screen.refresh()
         screen.save(f"{SCREENS}/make-run.png")
