@@ -25,3 +25,13 @@ build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(M
 debug-image:
 	@mkdir -p build/debug-tree; for name in GNUmakefile vmm; do ln -sfn ../../$$name build/debug-tree/$$name; done
 	@$(MAKE) --no-print-directory -s -C build/debug-tree vmm DEBUG=1
+
+# ringfence-bench, for dom0 on any machine, with its guests.
+BENCH_FILES := $(addprefix $(BENCH)/,exits-job life-job pv-guest pv-work ringfence-bench) $(MICRO)/dom0-job build/bench/work \
+               build/micro/bench-exits.img build/micro/bench-echo.img build/guest/guest.iso build/guest/nopv.iso
+.PHONY: install-bench
+install-bench: appliance
+	@$(MAKE) --no-print-directory -s build/bench/work build/micro/bench-exits.img build/micro/bench-echo.img
+	install -d $(DESTDIR)$(PREFIX)/lib/ringfence/bench $(DESTDIR)$(PREFIX)/sbin
+	install -m 644 $(BENCH_FILES) $(DESTDIR)$(PREFIX)/lib/ringfence/bench
+	install -m 755 $(BENCH)/ringfence-bench $(DESTDIR)$(PREFIX)/sbin/ringfence-bench
