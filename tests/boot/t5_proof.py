@@ -7,7 +7,7 @@ import subprocess
 import harness
 from boottest import Session, check
 
-BY_NAME = ("gigabytes",)
+BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "emulated_ahci", "no_unplug", "gigabytes")  # for their length
 PV_MIB, EMULATED_MIB = 16, 4
 EMPTY_QCOW2 = "empty.qcow2"  # 256 MiB
 
