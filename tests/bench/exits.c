@@ -215,6 +215,8 @@ static void first_touch(void)
 
 /* ---- two vCPUs --------------------------------------------------------------------------------------------------- */
 extern char ap_blob[], ap_blob_end[];
+static uint8_t ap_stack_area[8192] __attribute__((aligned(16)));
+uint32_t ap_stack; /* for ap.asm */
 static volatile unsigned ap_up;
 static void (*volatile ap_job)(void);
 static volatile bool ap_stop;
@@ -237,6 +239,7 @@ static bool start_ap(void)
 {
     if (ap_up)
         return true;
+    ap_stack = (uint32_t)(unsigned long)ap_stack_area + sizeof ap_stack_area;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
     APIC(ICR) = 0xc4500;
     for (unsigned i = 0; i < 1000000; i++)

@@ -28,6 +28,8 @@ struct random { uint64_t state; };
 static volatile unsigned long done[2];
 static unsigned self;
 extern char ap_blob[], ap_blob_end[];
+static uint8_t ap_stack_area[8192] __attribute__((aligned(16)));
+uint32_t ap_stack; /* for ap.asm */
 
 static unsigned pick(struct random *r, unsigned n)
 {
@@ -258,6 +260,7 @@ static void start(void)
         return;
     }
     APIC(0xf0) = 0x1ff;
+    ap_stack = (uint32_t)(unsigned long)ap_stack_area + sizeof ap_stack_area;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
     APIC(ICR) = 0xc4500;
     delay_us(10000);
