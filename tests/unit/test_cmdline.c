@@ -202,6 +202,13 @@ static void levels(void **state)
 static void flags_and_lists(void **state)
 {
     (void)state;
+    parse("");
+    assert_int_equal(o.apicv, APICV_AUTO);
+    parse("apicv=yes");
+    assert_int_equal(o.apicv, APICV_ON);
+    parse("no-apicv");
+    assert_int_equal(o.apicv, APICV_OFF);
+    parse_bad("apicv=maybe", CMDLINE_BAD_VALUE, "apicv=maybe");
     parse("noreboot=yes watchdog=0 dom0_vcpus_pin no-dom0_vcpus_pin");
     assert_true(o.noreboot);
     assert_false(o.watchdog || o.dom0_vcpus_pin);

@@ -53,6 +53,7 @@ static uint64_t get_cr(struct vcpu *v, unsigned cr)
 }
 static const struct hvm_ops ops = {.get_cr = get_cr};
 const struct hvm_ops *hvm_ops = &ops;
+bool hvm_xsaves;
 uint64_t vlapic_base_msr(const struct vcpu *v)
 {
     (void)v;
@@ -132,6 +133,19 @@ static void features(void **state)
     assert_int_equal(ask(v, 0x10, 0).a | ask(v, 0x7fffffff, 0).a | ask(v, 0x80001000, 0).a |
                          ask(v, 0xffffffff, 0).a,
                      0);
+}
+
+static void xsaves_where_the_cpu_allows_it(void **state)
+{
+    assert_false(bit(ask(&vcpus[1], 0xd, 1).a, XEN_X86_FEATURE_XSAVES));
+    release(state);
+    hvm_xsaves = true;
+    reset(state);
+    hvm_xsaves = false;
+    assert_true(bit(ask(&vcpus[1], 0xd, 1).a, XEN_X86_FEATURE_XSAVES));
+    vcpus[1].xcr0 = 7;
+    assert_int_equal(ask(&vcpus[1], 0xd, 1).b, 832);
+    assert_int_equal(ask(&vcpus[1], 0xd, 1).c | ask(&vcpus[1], 0xd, 1).d, 0); /* IA32_XSS */
 }
 
 static void follows_the_vcpu(void **state)
@@ -328,6 +342,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(features),
+        T(xsaves_where_the_cpu_allows_it),
         T(follows_the_vcpu),
         T(says_xen),
         T(goes_to_the_tools_and_back),

@@ -9,7 +9,7 @@
 
 unsigned p2m_gpa_bits = 40;
 static uint64_t hw[4], efer, deadline, apic_base, x2apic_last, tsc_offset;
-static bool rdtscp, install_fails;
+static bool rdtscp, xsaves, install_fails;
 static paddr_t installed;
 
 /* Hardware state: PAT, LSTAR, FS_BASE, SYSENTER_EIP. */
@@ -100,7 +100,8 @@ void vlapic_set_tsc_deadline(struct vcpu *v, uint64_t tsc)
 bool cpuid_has(const struct domain *d, unsigned feature)
 {
     (void)d;
-    return feature == XEN_X86_FEATURE_RDTSCP && rdtscp;
+    return (feature == XEN_X86_FEATURE_RDTSCP && rdtscp) ||
+           (feature == XEN_X86_FEATURE_XSAVES && xsaves);
 }
 int hypercall_page_install(struct vcpu *v, uint64_t gpa)
 {
@@ -126,7 +127,7 @@ static int reset(void **state)
     (void)state;
     domains_reset();
     memset(hw, 0, sizeof(hw));
-    rdtscp = install_fails = false;
+    rdtscp = xsaves = install_fails = false;
     assert_int_equal(msr_vcpu_init(&vcpus[1]), 0);
     return 0;
 }
@@ -226,6 +227,19 @@ static void time_registers(void **state)
     assert_int_equal(wr(0xc0000103, 1ULL << 32), -EINVAL);
 }
 
+static void supervisor_states(void **state)
+{
+    uint64_t val;
+
+    (void)state;
+    assert_int_equal(guest_rdmsr(&vcpus[1], 0xda0, &val), -EINVAL);
+    assert_int_equal(wr(0xda0, 0), -EINVAL);
+    xsaves = true;
+    assert_int_equal(rd(0xda0), 0);
+    assert_int_equal(wr(0xda0, 0), 0);
+    assert_int_equal(wr(0xda0, 1 << 8), -EINVAL);
+}
+
 static void mtrrs(void **state)
 {
     struct hvm_hw_mtrr m, again;
@@ -272,6 +286,7 @@ static void mtrrs(void **state)
 #define T(f) cmocka_unit_test_setup_teardown(f, reset, release)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(kinds), T(all_numbers), T(time_registers), T(mtrrs)};
+    const struct CMUnitTest tests[] = {T(kinds), T(all_numbers), T(time_registers),
+                                       T(supervisor_states), T(mtrrs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,8 +95,10 @@ bool dom0_may_map_mmio(gfn_t gfn)
     return gfn >= mmio_start && gfn < mmio_end;
 }
 
+static bool small_code; /* large entries must not be executable */
+
 struct translation {
-    bool present, w;
+    bool present, w, x;
     mfn_t mfn;
     unsigned level, memtype; /* NPT: PAT index; EPT: type */
 };
@@ -114,7 +116,8 @@ static struct translation hardware_walk(const struct domain *d, gfn_t gfn)
         if (!(e & (format == P2M_FORMAT_NPT ? 1 : 7)))
             return t;
         assert_int_equal(e >> 59, 0); /* NPT: PKE and NX; EPT: rights of other features */
-        assert_int_equal(e & 5, 5);   /* NPT: a guest's access is a user's; EPT: R and X */
+        t.x = e & 4;                  /* NPT: a guest's access is a user's; EPT: X */
+        assert_true(e & 1 && t.x == !(small_code && leaf && t.level > 1));
         t.w = t.w && (e & 2);
         if (!leaf) {
             assert_int_equal(e & ~(0x000ffffffffff000ULL | 7), 0);
@@ -188,7 +191,8 @@ static struct domain *new_domain(uint64_t max_pages)
 
 static void start(enum p2m_format f, bool large_1g, uint64_t max_pages, bool is_dom0)
 {
-    struct p2m_limits limits = {.large_1g = large_1g, .large_2m = true, .gpa_bits = 40};
+    struct p2m_limits limits = {
+        .large_1g = large_1g, .large_2m = true, .large_code_unsafe = small_code, .gpa_bits = 40};
 
     format = f;
     p2m_setup(f, limits);
@@ -364,15 +368,34 @@ static void op_change_type(void)
         assert_int_equal(err, -ENOMEM);
 }
 
-static enum p2m_fault_result fault(gfn_t gfn, bool write)
+static enum p2m_fault_result fault_by(gfn_t gfn, bool write, bool exec)
 {
     struct vcpu *v = calloc(1, sizeof(*v));
     enum p2m_fault_result r;
 
     v->domain = dom;
-    r = p2m_fault(v, gfn << 12 | rnd(4096), write, false);
+    r = p2m_fault(v, gfn << 12 | rnd(4096), write, exec);
     free(v);
     return r;
+}
+
+static enum p2m_fault_result fault(gfn_t gfn, bool write)
+{
+    return fault_by(gfn, write, false);
+}
+
+/* Execution: whatever is present is executable afterwards, unless there is no memory for that. */
+static void op_exec(void)
+{
+    gfn_t gfn = BASE + rnd(WINDOW);
+    struct translation before = hardware_walk(dom, gfn), after;
+
+    if (!before.present)
+        return;
+    enum p2m_fault_result r = fault_by(gfn, false, true);
+    after = hardware_walk(dom, gfn);
+    assert_true(after.present && after.mfn == before.mfn && after.w == before.w);
+    assert_true(r == P2M_FAULT_RESOLVED ? after.x : r == P2M_FAULT_BAD && !after.x);
 }
 
 static void op_fault(void)
@@ -464,7 +487,7 @@ static void run_random(enum p2m_format f, bool large_1g)
 {
     start(f, large_1g, 1ULL << 24, false);
     for (unsigned step = 1; step <= 20000; step++) {
-        switch (rnd(12)) {
+        switch (rnd(13)) {
         case 0:
         case 1:
         case 2:
@@ -490,6 +513,9 @@ static void run_random(enum p2m_format f, bool large_1g)
             break;
         case 11:
             op_mark();
+            break;
+        case 12:
+            op_exec();
             break;
         }
         tlb_check(dom);
@@ -798,6 +824,35 @@ static void test_mark_rom(void **state)
     finish();
 }
 
+/* A CPU that may fail on executable large entries: executing makes small ones. */
+static void test_small_code(void **state)
+{
+    (void)state;
+    small_code = true;
+    start(P2M_FORMAT_EPT, true, 1000, false);
+    assert_int_equal(p2m_set(dom, 0x40000, 0x140000, 18, P2M_RAM), 0);
+    assert_int_equal(hardware_walk(dom, 0x40123).level, 3);
+    assert_int_equal(fault_by(0x40123, false, true), P2M_FAULT_RESOLVED);
+    assert_true(hardware_walk(dom, 0x40123).x);
+    assert_int_equal(hardware_walk(dom, 0x40123).level, 1);
+    assert_int_equal(hardware_walk(dom, 0x40123).mfn, 0x140123);
+    assert_int_equal(hardware_walk(dom, 0x40223).level, 2);
+    assert_false(hardware_walk(dom, 0x40223).x);
+    finish();
+    start(P2M_FORMAT_EPT, true, 1000, true); /* dom0 is trusted with more than that */
+    small_code = false;
+    assert_int_equal(p2m_set(dom, 0x40000, 0x140000, 18, P2M_RAM), 0);
+    assert_true(hardware_walk(dom, 0x40123).x);
+    finish();
+}
+
+static void test_random_small_code(void **state)
+{
+    small_code = true;
+    test_random_ept(state);
+    small_code = false;
+}
+
 /* Readers take no lock: they see an old or a new translation of their gfn, never one of another. */
 static bool stop;
 static void *reader(void *arg)
@@ -936,6 +991,8 @@ int main(void)
         cmocka_unit_test(test_random_npt),
         cmocka_unit_test(test_random_ept),
         cmocka_unit_test(test_random_no_1g),
+        cmocka_unit_test(test_small_code),
+        cmocka_unit_test(test_random_small_code),
         cmocka_unit_test(test_lockless_readers),
         cmocka_unit_test(test_reuse_during_lookup),
         cmocka_unit_test(test_unmap_during_get_page),

@@ -130,6 +130,15 @@ static void long_mode(void)
     segment(SEGR_IDTR, 0, 0, 0xfff, 0xfffffe0000000000);
 }
 
+/* The CPU delivers interrupts. */
+static void long_mode_apic(void)
+{
+    long_mode();
+    vmcs[VMCS_PROC2_CONTROLS] |=
+        PROC2_APIC_ACCESSES | PROC2_APIC_REGISTERS | PROC2_INTERRUPT_DELIVERY;
+    vmcs[VMCS_APIC_ACCESS] = 0x5000;
+}
+
 static void pae_mode(void)
 {
     real_mode();
@@ -153,7 +162,7 @@ static void v86_mode(void)
 
 static void good_states_pass(void **state)
 {
-    void (*const modes[])(void) = {real_mode, long_mode, pae_mode, v86_mode};
+    void (*const modes[])(void) = {real_mode, long_mode, long_mode_apic, pae_mode, v86_mode};
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
         modes[i]();
@@ -181,6 +190,12 @@ static const struct spoil spoils[] = {
     {long_mode, VMCS_IO_BITMAP_A, BIT(41), 0},
     {long_mode, VMCS_VIRTUAL_APIC_PAGE, 1, 0},
     {long_mode, VMCS_TPR_THRESHOLD, 0x10, 0},
+    {long_mode, VMCS_PROC2_CONTROLS,
+     PROC2_EPT | PROC2_VPID | PROC2_UNRESTRICTED | PROC2_APIC_ACCESSES | PROC2_X2APIC, 0},
+    {long_mode_apic, VMCS_PROC_CONTROLS, 0x4006172 | PROC_SECONDARY | PROC_MSR_BITMAPS,
+     VMCS_PROC2_CONTROLS},
+    {long_mode_apic, VMCS_PIN_CONTROLS, 0x16 | PIN_NMI | PIN_VIRTUAL_NMI, 0},
+    {long_mode_apic, VMCS_APIC_ACCESS, 0x5008, 0},
     {long_mode, VMCS_VPID, 0, 0},
     {long_mode, VMCS_EPT_POINTER, 0x100000 | 6, 0},
     {long_mode, VMCS_EPT_POINTER, 0x100000 | 5 | 3 << 3, 0},

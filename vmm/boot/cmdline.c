@@ -247,6 +247,16 @@ static bool opt_iommu(char *value, struct cmdline_options *o)
     return true;
 }
 
+static bool opt_apicv(char *value, struct cmdline_options *o)
+{
+    bool on;
+
+    if (!parse_bool(value, &on))
+        return false;
+    o->apicv = on ? APICV_ON : APICV_OFF;
+    return true;
+}
+
 static bool opt_maxcpus(char *value, struct cmdline_options *o)
 {
     uint64_t n;
@@ -270,6 +280,7 @@ static const struct option {
     bool (*parse)(char *value, struct cmdline_options *o); /* NAME=VALUE */
     size_t flag; /* without parse: the offset of a bool, for NAME, NAME=BOOL and no-NAME */
 } options[] = {
+    {"apicv", opt_apicv, 0},
     {"com1", opt_com1, 0},
     {"console", opt_console, 0},
     {"dom0_max_vcpus", opt_dom0_max_vcpus, 0},

@@ -9,7 +9,9 @@
 
 enum cmdline_console { CONSOLE_SERIAL = 1, CONSOLE_VGA = 2 };
 
-enum cmdline_iommu { IOMMU_AUTO, IOMMU_OFF, IOMMU_FORCE }; /* FORCE: refuse to start without */
+enum cmdline_iommu { IOMMU_AUTO, IOMMU_OFF, IOMMU_FORCE };
+/* AUTO: where the CPU offers all of it, posted interrupts included; ON: any part that we use. */
+enum cmdline_apicv { APICV_AUTO, APICV_ON, APICV_OFF }; /* FORCE: refuse to start without */
 
 enum cmdline_problem_kind {
     CMDLINE_UNKNOWN,   /* no such option */
@@ -50,8 +52,10 @@ struct cmdline_options {
         uint8_t always, limited;
     } loglvl, guest_loglvl;
 
-    bool noreboot;            /* halt after a crash instead. Default: off */
-    bool watchdog;            /* NMI watchdog. Default: off */
+    enum cmdline_apicv
+        apicv;     /* apicv=yes|no: let the CPU deliver guests' interrupts. Default: auto */
+    bool noreboot; /* halt after a crash instead. Default: off */
+    bool watchdog; /* NMI watchdog. Default: off */
     enum cmdline_iommu iommu; /* iommu=[on|off|force][,...]. Default: auto */
     unsigned maxcpus;         /* CPUs to bring up, 0 for all. Default: 0 */
     char sched[16];           /* sched=credit2, the only one. Default: that */

@@ -138,9 +138,9 @@ int vcpu_create(struct domain *d, unsigned id)
     if (!v->xsave)
         goto fail;
     fpu_reset(v);
-    err = hvm_ops->vcpu_init(v);
+    err = platform_vcpu_init(v);
     if (!err)
-        err = platform_vcpu_init(v);
+        err = hvm_ops->vcpu_init(v);
     if (!err)
         err = ioreq_vcpu_init(v);
     if (!err)

@@ -111,6 +111,7 @@ struct hvm_ops {
 
 extern const struct hvm_ops svm_ops, vmx_ops;
 extern const struct hvm_ops *hvm_ops; /* chosen at boot */
+extern bool hvm_xsaves;               /* guests may use XSAVES and XRSTORS. Set at boot */
 
 #define INSN_MAX 15u /* bytes; SDM 2A, 2.3.11 */
 

@@ -9,6 +9,7 @@
 #include "platform/platform.h"
 
 const struct hvm_ops *hvm_ops;
+bool hvm_xsaves;
 
 #define CR0_DEFINED                                                                                \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \

@@ -50,6 +50,31 @@ static enum p2m_fault_result write_fault(struct vcpu *v, gfn_t gfn)
     return pte_type(before) == P2M_LOGDIRTY ? P2M_FAULT_RESOLVED : spurious(v);
 }
 
+/* Execution in a large entry that must not be executed: from now on it is small ones. */
+static enum p2m_fault_result exec_fault(struct vcpu *v, gfn_t gfn)
+{
+    struct p2m *p = v->domain->p2m;
+    uint64_t *table = p->root;
+    int err = 0;
+
+    spin_lock(&p->lock);
+    for (unsigned level = P2M_LEVELS; level > 1 && !err; level--) {
+        uint64_t *entry = &table[pte_index(gfn, level)];
+
+        if (!pte_is_table(*entry, level)) {
+            if (!(*entry & PTE_PRESENT))
+                break;
+            err = p2m_reserve(p, 1);
+            if (err)
+                break;
+            p2m_split(p, entry, level);
+        }
+        table = pte_table(*entry);
+    }
+    spin_unlock(&p->lock);
+    return err ? P2M_FAULT_BAD : P2M_FAULT_RESOLVED;
+}
+
 enum p2m_fault_result p2m_fault(struct vcpu *v, paddr_t gpa, bool write, bool exec)
 {
     struct domain *d = v->domain;
@@ -57,7 +82,8 @@ enum p2m_fault_result p2m_fault(struct vcpu *v, paddr_t gpa, bool write, bool ex
     unsigned level;
     uint64_t e = p2m_lookup(d->p2m, gfn, &level);
 
-    (void)exec; /* everything that can be read can be executed */
+    if (exec && e & PTE_PRESENT && !(e & PTE_USER_EXEC))
+        return exec_fault(v, gfn);
     switch (pte_type(e)) {
     case P2M_HOLE:
         if (unlikely(d->is_dom0) && !(gfn >> (p2m_gpa_bits - PAGE_SHIFT)) && dom0_may_map_mmio(gfn))

@@ -45,12 +45,13 @@ struct p2m {
     uint64_t *root;
     uint32_t seq;
     uint64_t generation; /* counts changes that took RAM away from where it was; gpeek.c */
-    struct list pool; /* zeroed tables, unused */
+    struct list pool;    /* zeroed tables, unused */
     unsigned pool_count;
     uint64_t table_pages; /* all: root, linked, unlinked and pooled */
     gfn_t max_gfn;
-    bool logdirty; /* logging the whole domain */
-    bool tracking; /* somebody cleaned a range without logging the whole (VRAM) */
+    bool small_code; /* large entries are not executable: executing splits them */
+    bool logdirty;   /* logging the whole domain */
+    bool tracking;   /* somebody cleaned a range without logging the whole (VRAM) */
     uint64_t dirty_count;
 };
 

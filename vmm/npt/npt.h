@@ -47,6 +47,7 @@ enum p2m_format { P2M_FORMAT_NPT, P2M_FORMAT_EPT };
 
 struct p2m_limits {
     bool large_1g, large_2m;
+    bool large_code_unsafe; /* guests but dom0 execute from 4 KiB entries only */
     unsigned gpa_bits;
 };
 

@@ -48,7 +48,11 @@ uint64_t pte_leaf(const struct p2m *p, mfn_t mfn, unsigned level, enum p2m_type 
 
     if (!type_access[t])
         return e;
-    return e | type_access[t] | memory_type(p, t) | mfn << PAGE_SHIFT | (level > 1 ? PTE_LARGE : 0);
+    if (p->small_code && level > 1)
+        e |= type_access[t] & (uint8_t)~PTE_USER_EXEC;
+    else
+        e |= type_access[t];
+    return e | memory_type(p, t) | mfn << PAGE_SHIFT | (level > 1 ? PTE_LARGE : 0);
 }
 
 uint64_t pte_retype(const struct p2m *p, uint64_t e, unsigned level, enum p2m_type t)
@@ -70,7 +74,7 @@ static uint64_t leaf_part(uint64_t e, unsigned level, unsigned i)
     if (!(e & PTE_PRESENT))
         return e;
     if (level == 2)
-        e &= ~PTE_LARGE;
+        e = (e & ~PTE_LARGE) | type_access[pte_type(e)];
     return e + ((uint64_t)i << (PAGE_SHIFT + level_order(level - 1)));
 }
 
@@ -489,6 +493,7 @@ int p2m_init(struct domain *d)
     list_init(&p->pool);
     p->d = d;
     p->table_pages = 1;
+    p->small_code = p2m_limits.large_code_unsafe && !d->is_dom0;
     p->generation = 1; /* what no vCPU remembers yet */
     d->p2m = p;
     return 0;

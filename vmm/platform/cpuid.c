@@ -58,7 +58,7 @@ static void fill_xstate(struct vcpu *v, const struct cpuid_policy *p, uint32_t s
 
     if (sub == 0 && l->a)
         l->b = v->xcr0 & 4 ? avx->a + avx->b : XSAVE_LEGACY;
-    else if (sub == 1 && l->a & 2)
+    else if (sub == 1 && l->a & (1 << 1 | 1 << 3)) /* XSAVEC, XSAVES */
         l->b = XSAVE_LEGACY + (v->xcr0 & 4 ? avx->a : 0);
 }
 

@@ -6,6 +6,7 @@
  */
 #include "core/errno.h"
 #include "core/string.h"
+#include "domain/hvm.h"
 #include "platform/cpuid_policy.h"
 #include <xen/arch-x86/cpufeatureset.h>
 
@@ -69,6 +70,7 @@ static const uint16_t allowed[] = {
     /* d.1.eax */ F(XSAVEOPT),
     F(XSAVEC),
     F(XGETBV1),
+    F(XSAVES),
     /* 7.ebx */ F(FSGSBASE),
     F(BMI1),
     F(AVX2),
@@ -112,11 +114,11 @@ static const uint16_t opt_in[] = {F(ITSC)};
 static const struct {
     uint16_t of, needs;
 } depends[] = {
-    {F(AVX), F(XSAVE)},    {F(XSAVEOPT), F(XSAVE)}, {F(XSAVEC), F(XSAVE)},   {F(XGETBV1), F(XSAVE)},
-    {F(FMA), F(AVX)},      {F(F16C), F(AVX)},       {F(AVX2), F(AVX)},       {F(XOP), F(AVX)},
-    {F(FMA4), F(AVX)},     {F(VAES), F(AVX)},       {F(VPCLMULQDQ), F(AVX)}, {F(AVX_VNNI), F(AVX2)},
-    {F(RDPID), F(RDTSCP)}, {F(PCID), F(LM)},        {F(INVPCID), F(PCID)},   {F(PAGE1GB), F(LM)},
-    {F(LAHF_LM), F(LM)},   {F(LM), F(NX)},
+    {F(AVX), F(XSAVE)},     {F(XSAVEOPT), F(XSAVE)}, {F(XSAVEC), F(XSAVE)}, {F(XGETBV1), F(XSAVE)},
+    {F(XSAVES), F(XSAVE)},  {F(FMA), F(AVX)},        {F(F16C), F(AVX)},     {F(AVX2), F(AVX)},
+    {F(XOP), F(AVX)},       {F(FMA4), F(AVX)},       {F(VAES), F(AVX)},     {F(VPCLMULQDQ), F(AVX)},
+    {F(AVX_VNNI), F(AVX2)}, {F(RDPID), F(RDTSCP)},   {F(PCID), F(LM)},      {F(INVPCID), F(PCID)},
+    {F(PAGE1GB), F(LM)},    {F(LAHF_LM), F(LM)},     {F(LM), F(NX)},
 };
 
 /* Bits of 80000001.edx that repeat 1.edx on AMD (APM 3, E.4.2). */
@@ -235,6 +237,8 @@ static void mask_features(struct cpuid_policy *p, struct cpuid_policy *limit)
         if (w)
             *w &= mask[i] & *cpuid_feature_word(limit, i);
     }
+    if (!hvm_xsaves)
+        set(p, F(XSAVES), false);
     for (unsigned i = 0; i < ARRAY_SIZE(provided); i++)
         set(p, provided[i], true);
 }

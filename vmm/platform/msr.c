@@ -49,6 +49,21 @@ static int read_value(struct vcpu *v, const struct msr_range *r, uint32_t msr, u
     return 0;
 }
 
+/* IA32_XSS: no supervisor state component is offered, so none can be set. */
+static int read_xss(struct vcpu *v, const struct msr_range *r, uint32_t msr, uint64_t *val)
+{
+    if (!cpuid_has(v->domain, XEN_X86_FEATURE_XSAVES))
+        return -EINVAL;
+    return read_value(v, r, msr, val);
+}
+
+static int write_xss(struct vcpu *v, const struct msr_range *r, uint32_t msr, uint64_t val)
+{
+    (void)r;
+    (void)msr;
+    return val || !cpuid_has(v->domain, XEN_X86_FEATURE_XSAVES) ? -EINVAL : 0;
+}
+
 static int ignore(struct vcpu *v, const struct msr_range *r, uint32_t msr, uint64_t val)
 {
     (void)v;
@@ -299,6 +314,7 @@ static const struct msr_range msrs[] = {
     {MSR_PAT, MSR_PAT, read_hw, write_pat, 0},
     {0x2ff, 0x2ff, read_mtrr, write_mtrr, 0},
     {0x400, 0x41f, read_value, ignore, 0}, /* machine check banks */
+    {MSR_XSS, MSR_XSS, read_xss, write_xss, 0},
     {MSR_XEN_HYPERCALL, MSR_XEN_HYPERCALL, read_value, write_hypercall, 0},
     {MSR_EFER, MSR_EFER, read_efer, write_efer, 0},
     {MSR_STAR, MSR_STAR, read_hw, write_hw, 0},

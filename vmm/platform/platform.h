@@ -90,6 +90,19 @@ void vlapic_write(struct vcpu *v, unsigned offset, uint32_t val);
  * 10.4.7.3). v does not run. */
 void vlapic_reset(struct vcpu *v);
 void vlapic_init_reset(struct vcpu *v);
+/* For a CPU that works on the LAPIC's page itself: platform/vlapic_cpu.c. All by the owner. */
+/* From now on it does, before v ever ran. -ENOMEM. */
+int vlapic_by_cpu(struct vcpu *v);
+paddr_t vlapic_registers(const struct vcpu *v); /* the page */
+struct vlapic_entry {
+    uint8_t requested, in_service; /* highest vectors of IRR and ISR; 0: none */
+    uint64_t level[4];             /* the vectors whose EOI must be told to vlapic_ended */
+};
+/* v enters its guest next: what came since the last time is in IRR. */
+void vlapic_entry(struct vcpu *v, struct vlapic_entry *out);
+/* The guest's write has changed the register at offset in the page: do what follows from that. */
+void vlapic_written(struct vcpu *v, unsigned offset);
+void vlapic_ended(struct vcpu *v, uint8_t vector);
 /* Given by domain/vcpu_boot.c: INIT, SIPI and NMI arriving at v from an IPI. */
 void vcpu_init_signal(struct vcpu *v);
 /* Registers as after a reset, at the BIOS's copy of the reset vector below 1 MiB (guests have no

@@ -43,6 +43,16 @@ static int highest(const struct vlapic *l, unsigned base, uint32_t summary)
     return bits ? (int)(word * 32 + 31 - (unsigned)__builtin_clz(bits)) : -1;
 }
 
+int vlapic_highest(const struct vlapic *l, unsigned base)
+{
+    for (int word = 7; word >= 0; word--) {
+        int vector = highest(l, base, 1u << word);
+        if (vector >= 0)
+            return vector;
+    }
+    return -1;
+}
+
 /* Highest requested vector. A summary bit may be stale: set while its word is already empty. */
 static int highest_irr(struct vlapic *l)
 {
@@ -59,9 +69,15 @@ static int highest_irr(struct vlapic *l)
     }
 }
 
+static int highest_isr(const struct vlapic *l)
+{
+    return unlikely(l->by_cpu) ? vlapic_highest(l, LAPIC_ISR)
+                               : highest(l, LAPIC_ISR, l->isr_summary);
+}
+
 uint32_t vlapic_ppr(const struct vlapic *l)
 {
-    int isrv = highest(l, LAPIC_ISR, l->isr_summary);
+    int isrv = highest_isr(l);
     uint32_t tpr = *reg(l, LAPIC_TPR), in_service = isrv < 0 ? 0 : (uint32_t)isrv & 0xf0;
 
     return (tpr & 0xf0) >= in_service ? tpr : in_service;
@@ -70,10 +86,16 @@ uint32_t vlapic_ppr(const struct vlapic *l)
 int vlapic_pending(struct vcpu *v)
 {
     struct vlapic *l = v->vlapic;
+    int vector;
 
-    if (!READ_ONCE(l->irr_summary) || !l->accepts)
-        return -1;
-    int vector = highest_irr(l);
+    if (unlikely(l->by_cpu)) {
+        vlapic_move_requests(l);
+        vector = l->accepts ? vlapic_highest(l, LAPIC_IRR) : -1;
+    } else {
+        if (!READ_ONCE(l->irr_summary) || !l->accepts)
+            return -1;
+        vector = highest_irr(l);
+    }
     if (vector < 0 || ((uint32_t)vector & 0xf0) <= (vlapic_ppr(l) & 0xf0))
         return -1;
     return vector;
@@ -103,7 +125,7 @@ void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level)
         atomic_or(tmr, bit);
     else if (!level && (READ_ONCE(*tmr) & bit))
         atomic_and(tmr, ~bit);
-    if (atomic_or(vector_word(l, LAPIC_IRR, vector), bit) & bit)
+    if (atomic_or(&l->requests[vector / 32 * 4], bit) & bit)
         return; /* still waiting since the last time */
     if (!(READ_ONCE(l->irr_summary) & 1u << (vector / 32)))
         atomic_or(&l->irr_summary, 1u << (vector / 32));
@@ -113,14 +135,14 @@ void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level)
 /* v, which is in an exit handler, lowered its priority: something may be deliverable now. */
 static void recheck(struct vcpu *v)
 {
-    if (READ_ONCE(v->vlapic->irr_summary))
+    if (v->vlapic->by_cpu || READ_ONCE(v->vlapic->irr_summary))
         atomic_or(&v->work, VWORK_EVENT);
 }
 
 void vlapic_eoi(struct vcpu *v)
 {
     struct vlapic *l = v->vlapic;
-    int vector = highest(l, LAPIC_ISR, l->isr_summary);
+    int vector = highest_isr(l);
 
     if (vector < 0)
         return;
@@ -219,6 +241,11 @@ static void set_id(struct vcpu *v)
     }
 }
 
+void vlapic_restore_id(struct vcpu *v)
+{
+    set_id(v);
+}
+
 /* Registers as after power-on or INIT, in the mode that IA32_APIC_BASE has. */
 void vlapic_init_reset(struct vcpu *v)
 {
@@ -228,6 +255,8 @@ void vlapic_init_reset(struct vcpu *v)
     vlapic_timer_reset(v);
     l->accepts = false;
     atomic_store(&l->irr_summary, 0); /* before IRR: a late sender must find the bit to set */
+    if (l->by_cpu)
+        vlapic_drop_requests(l);
     memset(l->regs, 0, LAPIC_REGS_BYTES);
     *reg(l, LAPIC_VERSION) = LAPIC_VERSION_VAL;
     *reg(l, LAPIC_DFR) = ~0u;
@@ -263,6 +292,7 @@ int vlapic_init(struct vcpu *v)
         kfree(l);
         return -ENOMEM;
     }
+    l->requests = reg(l, LAPIC_IRR);
     l->vcpu = v;
     v->vlapic = l;
     vlapic_timer_init(v);
@@ -277,6 +307,8 @@ void vlapic_destroy(struct vcpu *v)
 
 void vlapic_free(struct vcpu *v)
 {
+    if (v->vlapic->by_cpu)
+        kfree(v->vlapic->requests);
     page_free(v->vlapic->regs);
     kfree(v->vlapic);
     v->vlapic = NULL;
@@ -334,14 +366,13 @@ uint32_t vlapic_read(struct vcpu *v, unsigned offset)
 static void write_lvt(struct vcpu *v, unsigned offset, uint32_t val)
 {
     struct vlapic *l = v->vlapic;
-    uint32_t old = *reg(l, offset);
 
     val &= lvt_writable[(offset - LAPIC_LVT_TIMER) / 16];
     if (!(*reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE))
         val |= LVT_MASKED;
     *reg(l, offset) = val;
     if (offset == LAPIC_LVT_TIMER)
-        vlapic_timer_lvt(v, old, val);
+        vlapic_timer_lvt(v, val);
     if (offset == LAPIC_LVT_LINT0)
         refresh(v);
 }
@@ -349,7 +380,7 @@ static void write_lvt(struct vcpu *v, unsigned offset, uint32_t val)
 static void write_svr(struct vcpu *v, uint32_t val)
 {
     struct vlapic *l = v->vlapic;
-    bool was_enabled = *reg(l, LAPIC_SVR) & LAPIC_SVR_ENABLE;
+    bool was_enabled = l->accepts; /* not from SVR: the CPU may have written it already */
 
     *reg(l, LAPIC_SVR) = val & SVR_WRITABLE;
     if (was_enabled && !(val & LAPIC_SVR_ENABLE)) /* SDM 3A, 10.4.7.2 */
@@ -553,6 +584,9 @@ int vlapic_load(struct vcpu *v, const struct hvm_hw_lapic *in)
 int vlapic_save_regs(struct vcpu *v, struct hvm_hw_lapic_regs *out)
 {
     struct vlapic *l = v->vlapic;
+
+    if (l->by_cpu)
+        vlapic_move_requests(l);
     uint32_t count = vlapic_timer_count(v), ppr = vlapic_ppr(l);
 
     memcpy(out->data, l->regs, sizeof(out->data));
@@ -576,6 +610,8 @@ int vlapic_load_regs(struct vcpu *v, const struct hvm_hw_lapic_regs *in)
 {
     struct vlapic *l = v->vlapic;
 
+    if (l->by_cpu)
+        vlapic_drop_requests(l);
     memcpy(l->regs, in->data, sizeof(in->data));
     *reg(l, LAPIC_VERSION) = LAPIC_VERSION_VAL;
     *reg(l, LAPIC_TPR) &= 0xff;

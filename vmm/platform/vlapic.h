@@ -3,6 +3,9 @@
  * The register page has the architecture's layout. Its vCPU alone changes it, but for the IRR and
  * TMR words, irr_summary and esr_pending, which anyone changes atomically, and the timer's fields,
  * guarded by timer_lock.
+ *
+ * Where the CPU itself delivers interrupts from that page (vlapic_cpu.c), it changes IRR, ISR, TPR
+ * and what else the guest writes while the guest runs: then requests wait apart from IRR.
  */
 #pragma once
 
@@ -69,6 +72,8 @@ enum lapic_error {
 
 struct vlapic {
     uint32_t *regs;       /* the page, indexed by byte offset / 4 */
+    uint32_t *requests;   /* where senders set bits, laid out as IRR: it, or apart. Atomic */
+    bool by_cpu;          /* apart: the CPU delivers; the summaries mean nothing */
     uint32_t irr_summary; /* bit i: word i of IRR may be non-zero. Atomic */
     uint32_t isr_summary; /* bit i: word i of ISR is non-zero */
     bool accepts;         /* enabled by both IA32_APIC_BASE and the spurious vector register */
@@ -86,6 +91,7 @@ struct vlapic {
     uint64_t next_ns;   /* next expiry; TIME_NEVER */
     uint64_t tsc_deadline;
     uint32_t divisor;
+    uint32_t lvt;      /* LVT timer entry as last acted upon */
     struct vtick tick; /* on: a periodic timer that is not masked */
 };
 
@@ -107,6 +113,10 @@ int vlapic_pending(struct vcpu *v);
 /* IRR to ISR. Owner only. */
 void vlapic_accept(struct vcpu *v, uint8_t vector);
 uint32_t vlapic_ppr(const struct vlapic *l);
+/* Highest vector of the 256-bit register at base, all of whose words are looked at; -1 for none. */
+int vlapic_highest(const struct vlapic *l, unsigned base);
+/* The register that an xAPIC's software cannot change has its value again. Owner only. */
+void vlapic_restore_id(struct vcpu *v);
 /* Note an error and raise the error LVT. Any context. */
 void vlapic_error(struct vcpu *v, enum lapic_error e);
 /* The PIC's INT pin rose: LINT0 in any mode but ExtINT acts on it. Any context. */
@@ -127,10 +137,16 @@ void vlapic_timer_init(struct vcpu *v);
 void vlapic_timer_reset(struct vcpu *v);
 void vlapic_timer_initial_count(struct vcpu *v, uint32_t count);
 void vlapic_timer_divide(struct vcpu *v, uint32_t tdcr);
-void vlapic_timer_lvt(struct vcpu *v, uint32_t old, uint32_t lvt);
+void vlapic_timer_lvt(struct vcpu *v, uint32_t lvt);
 uint32_t vlapic_timer_count(struct vcpu *v);
 /* Start again from saved registers: count is the saved current count. */
 void vlapic_timer_restore(struct vcpu *v, uint32_t count, uint64_t tsc_deadline);
+
+/* vlapic_cpu.c */
+/* l->by_cpu: requests enter IRR. Owner, or while it does not run. */
+void vlapic_move_requests(struct vlapic *l);
+/* l->by_cpu: no request waits any more. While it does not run. */
+void vlapic_drop_requests(struct vlapic *l);
 
 int vlapic_save(struct vcpu *v, struct hvm_hw_lapic *out);
 int vlapic_load(struct vcpu *v, const struct hvm_hw_lapic *in);

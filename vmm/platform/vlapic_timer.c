@@ -57,7 +57,10 @@ static void arm(struct vlapic *l, uint64_t now)
 
 static bool in_irr(const struct vlapic *l, uint8_t vector)
 {
-    return READ_ONCE(*reg(l, LAPIC_IRR + vector / 32 * 16)) >> (vector % 32) & 1;
+    uint32_t word =
+        READ_ONCE(*reg(l, LAPIC_IRR + vector / 32 * 16)) | READ_ONCE(l->requests[vector / 32 * 4]);
+
+    return word >> (vector % 32) & 1;
 }
 
 static void fire(struct vlapic *l)
@@ -110,6 +113,7 @@ void vlapic_timer_reset(struct vcpu *v)
     l->next_ns = TIME_NEVER;
     l->tsc_deadline = 0;
     l->divisor = divisor_of(0);
+    l->lvt = LVT_MASKED;
     vtick_stop(&l->tick);
     timer_stop(&l->timer);
     spin_unlock(&l->timer_lock);
@@ -120,8 +124,10 @@ void vlapic_timer_initial_count(struct vcpu *v, uint32_t count)
     struct vlapic *l = v->vlapic;
     uint64_t now = now_ns();
 
-    if (!counts(*reg(l, LAPIC_LVT_TIMER)))
-        return; /* ignored in TSC-deadline mode */
+    if (!counts(*reg(l, LAPIC_LVT_TIMER))) {
+        *reg(l, LAPIC_TMICT) = 0; /* ignored in TSC-deadline mode; the CPU may have written it */
+        return;
+    }
     spin_lock(&l->timer_lock);
     *reg(l, LAPIC_TMICT) = count;
     l->start_ns = now;
@@ -178,12 +184,14 @@ void vlapic_timer_divide(struct vcpu *v, uint32_t tdcr)
     spin_unlock(&l->timer_lock);
 }
 
-void vlapic_timer_lvt(struct vcpu *v, uint32_t old, uint32_t lvt)
+void vlapic_timer_lvt(struct vcpu *v, uint32_t lvt)
 {
     struct vlapic *l = v->vlapic;
     uint64_t now = now_ns();
 
     spin_lock(&l->timer_lock);
+    uint32_t old = l->lvt;
+    l->lvt = lvt;
     if (mode_of(old) != mode_of(lvt) && counts(old) != counts(lvt)) {
         *reg(l, LAPIC_TMICT) = 0; /* to and from TSC-deadline mode disarms (SDM 3A, 10.5.4.1) */
         l->period_ns = 0;
@@ -242,6 +250,7 @@ void vlapic_timer_restore(struct vcpu *v, uint32_t count, uint64_t tsc_deadline)
 
     spin_lock(&l->timer_lock);
     l->divisor = divisor_of(*reg(l, LAPIC_TDCR));
+    l->lvt = *reg(l, LAPIC_LVT_TIMER);
     l->next_ns = TIME_NEVER;
     l->tsc_deadline = tsc_deadline; /* kept for when the LVT, in another record, is there too */
     l->period_ns = 0;

@@ -45,12 +45,30 @@ static void check_page(struct check *c, bool used, enum vmcs_field f)
     rule(c, !used || (!(pa & 0xfff) && physical(pa)), f, pa, "26.2.1.1: not the address of a page");
 }
 
+/* 26.2.1.1: what the TPR shadow is needed for, and what goes with virtual-interrupt delivery. */
+static void check_apic_controls(struct check *c, uint32_t pin, uint32_t proc, uint32_t proc2)
+{
+    uint64_t threshold = c->read(VMCS_TPR_THRESHOLD);
+    bool shadow = proc & PROC_TPR_SHADOW, delivers = proc2 & PROC2_INTERRUPT_DELIVERY;
+
+    check_page(c, shadow, VMCS_VIRTUAL_APIC_PAGE);
+    check_page(c, proc2 & PROC2_APIC_ACCESSES, VMCS_APIC_ACCESS);
+    rule(c, !shadow || delivers || !(threshold >> 4), VMCS_TPR_THRESHOLD, threshold,
+         "26.2.1.1: bits 31:4 are reserved");
+    rule(c, shadow || !(proc2 & (PROC2_X2APIC | PROC2_APIC_REGISTERS | PROC2_INTERRUPT_DELIVERY)),
+         VMCS_PROC2_CONTROLS, proc2, "26.2.1.1: virtualising the APIC needs the TPR shadow");
+    rule(c, !(proc2 & PROC2_X2APIC) || !(proc2 & PROC2_APIC_ACCESSES), VMCS_PROC2_CONTROLS, proc2,
+         "26.2.1.1: x2APIC mode excludes APIC accesses");
+    rule(c, !delivers || pin & PIN_INTERRUPT, VMCS_PIN_CONTROLS, pin,
+         "26.2.1.1: virtual-interrupt delivery needs external-interrupt exiting");
+}
+
 static void check_execution_controls(struct check *c)
 {
     uint32_t pin = (uint32_t)c->read(VMCS_PIN_CONTROLS),
              proc = (uint32_t)c->read(VMCS_PROC_CONTROLS);
     uint32_t proc2 = proc & PROC_SECONDARY ? (uint32_t)c->read(VMCS_PROC2_CONTROLS) : 0;
-    uint64_t eptp = c->read(VMCS_EPT_POINTER), threshold = c->read(VMCS_TPR_THRESHOLD);
+    uint64_t eptp = c->read(VMCS_EPT_POINTER);
 
     check_allowed(c, VMCS_PIN_CONTROLS, CONTROL_PIN, "26.2.1.1: a bit that the CPU does not allow");
     check_allowed(c, VMCS_PROC_CONTROLS, CONTROL_PROC,
@@ -67,9 +85,7 @@ static void check_execution_controls(struct check *c)
     check_page(c, proc & PROC_IO_BITMAPS, VMCS_IO_BITMAP_A);
     check_page(c, proc & PROC_IO_BITMAPS, VMCS_IO_BITMAP_B);
     check_page(c, proc & PROC_MSR_BITMAPS, VMCS_MSR_BITMAP);
-    check_page(c, proc & PROC_TPR_SHADOW, VMCS_VIRTUAL_APIC_PAGE);
-    rule(c, !(proc & PROC_TPR_SHADOW) || !(threshold >> 4), VMCS_TPR_THRESHOLD, threshold,
-         "26.2.1.1: bits 31:4 are reserved");
+    check_apic_controls(c, pin, proc, proc2);
     rule(c, pin & PIN_NMI || !(pin & PIN_VIRTUAL_NMI), VMCS_PIN_CONTROLS, pin,
          "26.2.1.1: virtual NMIs need NMI exiting");
     rule(c, pin & PIN_VIRTUAL_NMI || !(proc & PROC_NMI_WINDOW), VMCS_PROC_CONTROLS, proc,

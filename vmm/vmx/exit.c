@@ -43,14 +43,14 @@ static void arm_exception(struct vcpu *v, struct vmx_vcpu *s)
     arm(s, ARMED_EXCEPTION, info);
 }
 
-/* The guest's CR8 is in the virtual-APIC page; lowering it below the threshold exits (29.3). */
-static void set_tpr(struct vcpu *v, struct vmx_vcpu *s)
+/* The LAPIC as the CPU is to see it. Its TPR is in the page that both share (CR8 is); without
+ * delivery by the CPU, lowering it below the threshold exits (29.3). */
+static void enter_with_lapic(struct vcpu *v, struct vmx_vcpu *s)
 {
-    if (!(s->proc & PROC_TPR_SHADOW))
-        return;
-    uint8_t tpr = vlapic_get_tpr(v);
-    s->virtual_apic[0x80] = tpr;
-    vmwrite(VMCS_TPR_THRESHOLD, tpr >> 4);
+    if (vmx_apic_delivers())
+        vmx_apic_enter(v);
+    else if (s->proc & PROC_TPR_SHADOW)
+        vmwrite(VMCS_TPR_THRESHOLD, vlapic_get_tpr(v) >> 4);
 }
 
 /* One event goes with the next entry: the first of exception, NMI, cut-short interrupt, interrupt.
@@ -64,7 +64,7 @@ void vmx_inject(struct vcpu *v)
     bool shadow = blocked & (BLOCKED_BY_STI | BLOCKED_BY_MOV_SS);
     enum intr_source src = INTR_LAPIC;
 
-    set_tpr(v, s);
+    enter_with_lapic(v, s);
     if (s->armed != ARMED_NOTHING)
         vmwrite(VMCS_ENTRY_INFO, 0);
     s->armed = ARMED_NOTHING;
@@ -77,7 +77,8 @@ void vmx_inject(struct vcpu *v)
             arm(s, ARMED_NMI, EVENT_NMI << 8 | EXC_NMI);
     }
     int vector = s->reinject_vector >= 0 ? s->reinject_vector : platform_pending_interrupt(v, &src);
-    if (vector >= 0) {
+    bool by_cpu = src == INTR_LAPIC && s->reinject_vector < 0 && vmx_apic_delivers();
+    if (vector >= 0 && !by_cpu) {
         if (s->armed || shadow || !(v->regs.rflags & RFLAGS_IF)) {
             windows |= PROC_INTERRUPT_WINDOW;
         } else {
@@ -114,15 +115,6 @@ static void note_delivered(struct vcpu *v, struct vmx_vcpu *s)
         break;
     }
     s->armed = ARMED_NOTHING;
-}
-
-static void note_tpr(struct vcpu *v, struct vmx_vcpu *s)
-{
-    uint8_t tpr = s->virtual_apic[0x80];
-    if (s->proc & PROC_TPR_SHADOW && unlikely(vlapic_get_tpr(v) >> 4 != tpr >> 4)) {
-        vlapic_set_tpr(v, tpr);
-        atomic_or(&v->work, VWORK_EVENT);
-    }
 }
 
 /* An event whose delivery the exit cut short is delivered again (27.2.4). Software interrupts (type
@@ -389,13 +381,16 @@ static handler_fn *const handlers[REASON_NR] = {
     [REASON_MWAIT] = on_undefined,
     [REASON_MONITOR] = on_undefined,
     [REASON_PAUSE] = on_pause,
-    [REASON_TPR_BELOW_THRESHOLD] = on_nothing, /* note_tpr did it */
+    [REASON_TPR_BELOW_THRESHOLD] = on_window,
+    [REASON_APIC_ACCESS] = vmx_on_apic_access,
+    [REASON_VIRTUALIZED_EOI] = vmx_on_virtualized_eoi,
     [REASON_EPT_VIOLATION] = on_ept_violation,
     [REASON_EPT_MISCONFIGURATION] = on_ept_misconfiguration,
     [REASON_INVEPT] = on_undefined,
     [REASON_INVVPID] = on_undefined,
     [REASON_WBINVD] = on_skip,
     [REASON_XSETBV] = on_xsetbv,
+    [REASON_APIC_WRITE] = vmx_on_apic_write,
 };
 
 void vmx_dispatch(struct vcpu *v)
@@ -411,7 +406,6 @@ void vmx_dispatch(struct vcpu *v)
     }
     s->launched = true;
     note_delivered(v, s);
-    note_tpr(v, s);
     uint32_t cut_short = (uint32_t)vmread(VMCS_IDT_VECTORING_INFO);
     if (unlikely(cut_short & EVENT_VALID))
         note_interrupted_delivery(v, s, cut_short);

@@ -19,10 +19,12 @@ enum { /* SDM 3D, appendix A */
        MSR_VMX_EPT_VPID = 0x48c,
        MSR_VMX_TRUE_PIN = 0x48d,
 };
-#define BASIC_TRUE_CONTROLS BIT(55)
-#define FEATURE_LOCKED      BIT(0)
-#define FEATURE_VMX         BIT(2) /* outside SMX */
-#define CR4_VMXE            BIT(13)
+#define MSR_ARCH_CAPABILITIES 0x10a
+#define PSCHANGE_MC_NO        BIT(6)
+#define BASIC_TRUE_CONTROLS   BIT(55)
+#define FEATURE_LOCKED        BIT(0)
+#define FEATURE_VMX           BIT(2) /* outside SMX */
+#define CR4_VMXE              BIT(13)
 
 struct vmx_caps vmx_caps;
 
@@ -48,14 +50,20 @@ static const struct control proc_controls[] = {
     {PROC_MONITOR, true, "MONITOR exiting"},
     {PROC_SECONDARY, true, "secondary controls"},
     {}};
-static const struct control proc2_controls[] = {{PROC2_EPT, true, "EPT"},
-                                                {PROC2_VPID, true, "VPID"},
-                                                {PROC2_UNRESTRICTED, true, "unrestricted guest"},
-                                                {PROC2_RDTSCP, false, "RDTSCP"},
-                                                {PROC2_WBINVD, false, "WBINVD exiting"},
-                                                {PROC2_PAUSE_LOOP, false, "PAUSE-loop exiting"},
-                                                {PROC2_INVPCID, false, "INVPCID"},
-                                                {}};
+static const struct control proc2_controls[] = {
+    {PROC2_EPT, true, "EPT"},
+    {PROC2_VPID, true, "VPID"},
+    {PROC2_UNRESTRICTED, true, "unrestricted guest"},
+    {PROC2_RDTSCP, false, "RDTSCP"},
+    {PROC2_WBINVD, false, "WBINVD exiting"},
+    {PROC2_PAUSE_LOOP, false, "PAUSE-loop exiting"},
+    {PROC2_INVPCID, false, "INVPCID"},
+    {PROC2_XSAVES, false, "XSAVES"},
+    {PROC2_APIC_ACCESSES, false, "APIC accesses"},
+    {PROC2_X2APIC, false, "x2APIC"},
+    {PROC2_APIC_REGISTERS, false, "APIC registers"},
+    {PROC2_INTERRUPT_DELIVERY, false, "virtual-interrupt delivery"},
+    {}};
 static const struct control exit_controls[] = {
     {EXIT_SAVE_DEBUG, true, "save debug controls on exit"},
     {EXIT_HOST_64, true, "64-bit host"},
@@ -131,6 +139,14 @@ static const struct {
     {CAP_INVVPID_ALL, "INVVPID of all contexts"},
 };
 
+/* May changing an executable entry's size raise a machine check (CVE-2018-12207)? A guest does that
+ * by itself with its own tables over a large entry. Only a CPU that says so is free of it. */
+static bool large_code_unsafe(void)
+{
+    bool told = cpuid(0, 0).a >= 7 && cpuid(7, 0).d & (1u << 29);
+    return !told || !(rdmsr(MSR_ARCH_CAPABILITIES) & PSCHANGE_MC_NO);
+}
+
 int vmx_setup(struct p2m_limits *ept)
 {
     if (!(cpuid(1, 0).c & (1u << 5)))
@@ -158,11 +174,14 @@ int vmx_setup(struct p2m_limits *ept)
     vmx_caps.cr4_fixed1 = rdmsr(MSR_VMX_CR0_FIXED0 + 3);
     *ept = (struct p2m_limits){.large_1g = vmx_caps.ept_vpid & BIT(CAP_EPT_1G),
                                .large_2m = vmx_caps.ept_vpid & BIT(CAP_EPT_2M),
+                               .large_code_unsafe = large_code_unsafe(),
                                .gpa_bits = MIN(cpuid(0x80000008, 0).a & 0xff, 48u)};
     log_debug(
         "VT-x controls: pin %x, processor %x, secondary %x, exit %x, entry %x; EPT and VPID %lx",
         vmx_caps.pin, vmx_caps.proc, vmx_caps.proc2, vmx_caps.exit, vmx_caps.entry,
         vmx_caps.ept_vpid);
+    hvm_xsaves = vmx_caps.proc2 & PROC2_XSAVES;
+    vmx_apic_setup();
     vmx_permissions_init();
     return 0;
 }
@@ -198,6 +217,8 @@ int vmx_cpu_up(struct cpu *c)
     x->tag_generation = 1;
     x->next_vpid = 1;
     fpu_cpu_up();
+    if (hvm_xsaves)
+        wrmsr(MSR_XSS, 0); /* the guests', who may not set a bit */
     write_cr0((read_cr0() | vmx_caps.cr0_fixed0) & vmx_caps.cr0_fixed1);
     write_cr4(((read_cr4() | vmx_caps.cr4_fixed0) & vmx_caps.cr4_fixed1) | CR4_VMXE);
     *(uint32_t *)x->vmxon = vmx_caps.revision;

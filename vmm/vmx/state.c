@@ -393,7 +393,6 @@ void vmx_vcpu_reset(struct vcpu *v)
     vmcs_write(v, VMCS_GUEST_ACTIVITY, 0);
     vmx_set_interruptibility(v, 0);
     vmcs_write(v, VMCS_ENTRY_INFO, 0);
-    s->virtual_apic[0x80] = 0; /* TPR, as the LAPIC's own after reset */
     s->armed = ARMED_NOTHING;
     s->reinject_vector = -1;
 }

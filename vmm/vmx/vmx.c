@@ -97,12 +97,11 @@ static void init_host_state(void)
 
 static void init_controls(struct vcpu *v, struct vmx_vcpu *s)
 {
-    uint32_t proc2 = vmx_caps.proc2;
-
     s->proc = vmx_caps.proc;
+    s->proc2 = vmx_caps.proc2;
     if (v->domain->is_dom0) {
         s->proc = (s->proc & ~(uint32_t)PROC_ALL_IO) | PROC_IO_BITMAPS;
-        proc2 &= ~(uint32_t)PROC2_WBINVD;
+        s->proc2 &= ~(uint32_t)PROC2_WBINVD;
         vmwrite(VMCS_IO_BITMAP_A, vmx_io_bitmap(0));
         vmwrite(VMCS_IO_BITMAP_B, vmx_io_bitmap(1));
     } else {
@@ -111,7 +110,8 @@ static void init_controls(struct vcpu *v, struct vmx_vcpu *s)
     s->entry_controls = vmx_caps.entry;
     vmwrite(VMCS_PIN_CONTROLS, vmx_caps.pin);
     vmwrite(VMCS_PROC_CONTROLS, s->proc);
-    vmwrite(VMCS_PROC2_CONTROLS, proc2);
+    vmx_apic_init_controls(v);
+    vmwrite(VMCS_PROC2_CONTROLS, s->proc2);
     vmwrite(VMCS_EXIT_CONTROLS, vmx_caps.exit);
     vmwrite(VMCS_ENTRY_CONTROLS, s->entry_controls);
     vmwrite(VMCS_EXCEPTION_BITMAP, BIT(EXC_DB) | BIT(EXC_AC) | BIT(EXC_MC));
@@ -121,15 +121,13 @@ static void init_controls(struct vcpu *v, struct vmx_vcpu *s)
     vmwrite(VMCS_EXIT_MSR_STORE_COUNT, 0);
     vmwrite(VMCS_EXIT_MSR_LOAD_COUNT, 0);
     vmwrite(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
-    vmwrite(VMCS_MSR_BITMAP, vmx_msr_bitmap());
+    vmwrite(VMCS_MSR_BITMAP, vmx_msr_bitmap(false));
     vmwrite(VMCS_TSC_OFFSET, v->tsc_offset);
     vmwrite(VMCS_LINK_POINTER, ~0ULL);
     vmwrite(VMCS_EPT_POINTER, s->eptp);
-    if (s->proc & PROC_TPR_SHADOW) {
-        vmwrite(VMCS_VIRTUAL_APIC_PAGE, virt_to_pa(s->virtual_apic));
-        vmwrite(VMCS_TPR_THRESHOLD, 0);
-    }
-    if (proc2 & PROC2_PAUSE_LOOP) {
+    if (s->proc2 & PROC2_XSAVES)
+        vmwrite(VMCS_XSS_EXITING, 0);
+    if (s->proc2 & PROC2_PAUSE_LOOP) {
         vmwrite(VMCS_PLE_GAP, 128);
         vmwrite(VMCS_PLE_WINDOW, 4096);
     }
@@ -141,23 +139,20 @@ static void vmx_vcpu_free(struct vcpu *v)
     if (!s)
         return;
     page_free(s->vmcs);
-    page_free(s->virtual_apic);
     kfree(s);
     v->hw = NULL;
 }
 
 static int vmx_vcpu_init(struct vcpu *v)
 {
+    int err = vmx_apic_vcpu_init(v);
+    if (err)
+        return err;
     struct vmx_vcpu *s = kzalloc(sizeof(*s));
     if (!s)
         return -ENOMEM;
     s->vmcs = page_alloc();
-    s->virtual_apic = page_alloc();
-    if (!s->vmcs || !s->virtual_apic) {
-        if (s->vmcs)
-            page_free(s->vmcs);
-        if (s->virtual_apic)
-            page_free(s->virtual_apic);
+    if (!s->vmcs) {
         kfree(s);
         return -ENOMEM;
     }

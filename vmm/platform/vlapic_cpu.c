@@ -1,0 +1,74 @@
+/* vlapic_cpu.c: a LAPIC whose page the CPU works on while the guest runs (VT-x: virtual-interrupt
+ * delivery, SDM 3C, 29): it takes interrupts from IRR to ISR, does EOIs and writes registers.
+ *
+ * Nobody else may change IRR meanwhile, so senders leave their requests apart, and the vCPU moves
+ * them before it enters.
+ */
+#include "platform/inner.h"
+#include "platform/vlapic.h"
+
+#define WORDS 8 /* of a 256-bit register; each is the first of four */
+
+int vlapic_by_cpu(struct vcpu *v)
+{
+    struct vlapic *l = v->vlapic;
+    uint32_t *apart = kzalloc(WORDS * 4 * sizeof(uint32_t));
+
+    if (!apart)
+        return -ENOMEM;
+    l->requests = apart;
+    l->by_cpu = true;
+    return 0;
+}
+
+paddr_t vlapic_registers(const struct vcpu *v)
+{
+    return virt_to_pa(v->vlapic->regs);
+}
+
+void vlapic_move_requests(struct vlapic *l)
+{
+    for (unsigned i = 0; i < WORDS * 4; i += 4)
+        if (READ_ONCE(l->requests[i]))
+            l->regs[LAPIC_IRR / 4 + i] |= atomic_xchg(&l->requests[i], 0);
+}
+
+void vlapic_drop_requests(struct vlapic *l)
+{
+    for (unsigned i = 0; i < WORDS * 4; i += 4)
+        atomic_store(&l->requests[i], 0);
+}
+
+void vlapic_entry(struct vcpu *v, struct vlapic_entry *out)
+{
+    struct vlapic *l = v->vlapic;
+
+    vlapic_move_requests(l);
+    int irr = l->accepts ? vlapic_highest(l, LAPIC_IRR) : -1, isr = vlapic_highest(l, LAPIC_ISR);
+    out->requested = (uint8_t)MAX(irr, 0);
+    out->in_service = (uint8_t)MAX(isr, 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(out->level); i++)
+        out->level[i] = READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i]) |
+                        (uint64_t)READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i + 4]) << 32;
+}
+
+void vlapic_written(struct vcpu *v, unsigned offset)
+{
+    uint32_t val = v->vlapic->regs[(offset & 0x3f0) / 4];
+
+    switch (offset & 0x3f0) {
+    case LAPIC_ID:
+        vlapic_restore_id(v);
+        break;
+    case LAPIC_SELF_IPI:
+        vlapic_icr(v, (val & 0xff) | 1u << 18, 0);
+        break;
+    default:
+        vlapic_write(v, offset & 0x3f0, val);
+    }
+}
+
+void vlapic_ended(struct vcpu *v, uint8_t vector)
+{
+    vioapic_eoi(v->domain, vector);
+}
