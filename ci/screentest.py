@@ -48,14 +48,15 @@ def differs(one, other):
     return sum(one[at:at + 3] != other[at:at + 3] for at in pairs) / max(len(pairs), 1)
 
 
-def settled(screen, name, timeout=300, unlike=None):
-    """Wait until the picture stands still (and is unlike another one); keep it."""
+def settled(screen, name, timeout=300, unlike=None, ready=None):
+    """Wait until the picture stands still (and is unlike another one, and ready(screen) is true); keep it."""
     began = time.monotonic()
     last = None
     while True:
         time.sleep(4)
         now = shot(screen, name)
-        if last is not None and differs(now, last) < 0.001 and (unlike is None or differs(now, unlike) > 0.02):
+        if last is not None and differs(now, last) < 0.001 and (unlike is None or differs(now, unlike) > 0.02) and \
+                (ready is None or ready(screen)):
             return now
         check(time.monotonic() - began < timeout * harness.slowness() * 3, f"the screen did not come to rest: {name}")
         last = now

@@ -73,19 +73,22 @@ def installed_debian_nopv(s):
 
 # ---- the installer in graphics ------------------------------------------------------------------------
 
+def has_list(screen):
+    """A page with a list of choices: much white, the banner's many colours."""
+    colours = screen.colours()
+    return colours.get(b"\xff\xff\xff", 0) > 0.3 * sum(colours.values()) and len(colours) > 200
+
+
 def graphical_installer(s):
     """Debian's graphical installer by VNC: its language list, keys in it, the mouse on Continue and Go Back."""
     s.create("installer", disk="/dev/installerimg", mem=1400, vnc=1)
     screen = s.screen()
     began = time.monotonic()
-    while True:  # a list of languages: much white, the banner's many colours
+    while not has_list(screen):
+        check(time.monotonic() - began < 900 * harness.slowness() * 2,
+              f"no installer: {screen.width}x{screen.height}, {len(screen.colours())} colours")
         time.sleep(5)
         shot(screen, "installer-0-boot")
-        colours = screen.colours()
-        if colours.get(b"\xff\xff\xff", 0) > 0.3 * sum(colours.values()) and len(colours) > 200:
-            break
-        check(time.monotonic() - began < 900 * harness.slowness() * 2,
-              f"no installer: {screen.width}x{screen.height}, {len(colours)} colours")
     languages = settled(screen, "installer-1-language")
     screen.key("down")
     down = settled(screen, "installer-2-key-down")
@@ -95,10 +98,10 @@ def graphical_installer(s):
     check(differs(languages, up) < 0.001, f"after Up {differs(languages, up):.2%} of the screen differ")
     bottom = screen.height - 26
     screen.click(screen.width - 61, bottom)
-    location = settled(screen, "installer-4-continue", unlike=languages)
+    location = settled(screen, "installer-4-continue", unlike=languages, ready=has_list)
     check(differs(languages, location) > 0.05, "Continue changed next to nothing")
     screen.click(screen.width - 164, bottom)
-    again = settled(screen, "installer-5-go-back", unlike=location)
+    again = settled(screen, "installer-5-go-back", unlike=location, ready=has_list)
     check(differs(languages, again) < 0.02, f"after Go Back {differs(languages, again):.2%} of the screen differ")
     screen.close()
     s.destroy("installer")
