@@ -16,12 +16,13 @@ BY_NAME = {"boot_order"}
 def session():
     """One CPU, boot sectors that say what they were booted from."""
     s = ScreenSession("screen", drives=(), dom0_args="net=1")
-    for name, size in (("disk", 1 << 20), ("floppy", 1474560), ("cd", 2048)):
+    for name, size in (("disk", 1 << 20), ("floppy", 1474560), ("cd", 2048), ("other", 2048)):
         assemble(f"{s.job}/{name}.img", name.upper(), size)
-    with tempfile.TemporaryDirectory() as tree:
-        os.rename(f"{s.job}/cd.img", f"{tree}/boot.img")
-        subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-o", f"{s.job}/cd.img", "-b", "boot.img", "-no-emul-boot",
-                        "-boot-load-size", "4", tree], check=True, stderr=subprocess.DEVNULL)
+    for name in ("cd", "other"):
+        with tempfile.TemporaryDirectory() as tree:
+            os.rename(f"{s.job}/{name}.img", f"{tree}/boot.img")
+            subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-o", f"{s.job}/{name}.img", "-b", "boot.img",
+                            "-no-emul-boot", "-boot-load-size", "4", tree], check=True, stderr=subprocess.DEVNULL)
     return s
 
 
@@ -87,6 +88,20 @@ def seabios_menu(s):
     s.destroy("menu")
 
 
+def cd_change(s):
+    """xl cd-insert and cd-eject: after a reset the guest boots from the other CD, without one from its disk, and again."""
+    s.create("cds", boot="dc", **MEDIA)
+    s.dom0().attach("cds", "BOOTED-FROM CD DRIVE e0", 120)
+    s.leave()
+    for command, marker in (("cd-insert cds hdc /root/job/other.img", "OTHER DRIVE e0"), ("cd-eject cds hdc", "DISK DRIVE 80"),
+                            ("cd-insert cds hdc /root/job/cd.img", "CD DRIVE e0")):
+        s.run(f"xl {command}", 60)
+        s.console.send("xl trigger cds reset; sleep 1; xl console cds\r")
+        s.console.expect(f"BOOTED-FROM {marker}", 120)
+        s.leave()
+    s.destroy("cds")
+
+
 # ---- make run -------------------------------------------------------------------------------------------
 
 def make_run_graphics(s):
@@ -114,4 +129,4 @@ def make_run_graphics(s):
         check(run.wait() == 0, f"it ended with {run.returncode}: {rest[-300:]}")
 
 
-TESTS = [seabios_menu, make_run_graphics, boot_order]
+TESTS = [seabios_menu, cd_change, boot_order, make_run_graphics]
