@@ -321,7 +321,7 @@ class Console:
         from prompts and from a terminal's line wrapping."""
         self.mark = len(self.text)
         self.send(f"echo @\"\"@; {line}; echo \"@$?\"@\r")
-        start = self.expect(r"@@\r*\n", 30).end()
+        start = self.expect(r"@@(?:\r*\n|(?=\((?:RF|XEN)\) ))", 30).end()  # the hypervisor's log may come between
         match = self.expect(r"@(\d+)@", timeout)
         return int(match.group(1)), self.text[start:match.start()].replace("\r", "").rstrip("\n")
 
