@@ -10,7 +10,7 @@ from boottest import TOP, check
 from screentest import SCREENS, ScreenSession
 from vnc import Screen
 
-BY_NAME = {"boot_order"}
+BY_NAME = {"boot_order", "cd_change", "make_run_graphics"}
 
 
 def session():
