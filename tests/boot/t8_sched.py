@@ -1,6 +1,8 @@
 """Scheduling as the toolstack sees it: weights, caps, pinning, CPU pools, vCPUs that come and go, bad input."""
 import re
+import time
 
+import harness
 from boottest import Session, check
 
 
@@ -104,4 +106,59 @@ def bad_input_changes_nothing(s):
     check(s.run(settings) == before, "something changed")
 
 
-TESTS = [weights_share_a_cpu, cap_limits, pinning_holds, cpu_pool, bad_input_changes_nothing]
+CPU1 = "/sys/devices/system/cpu/cpu1"
+
+
+def bring_up_cpu1(s):
+    """At the guest's shell: a CPU that was plugged in is there, and goes on line."""
+    s.console.command(f"for i in $(seq 60); do [ -e {CPU1}/online ] && break; sleep 1; done", 120)
+    s.console.command(f"echo 1 > {CPU1}/online; sleep 1", 60)
+    check(s.console.command("nproc").split()[-1] == "2", "the plugged CPU is not on line")
+
+
+def vcpu_plugged_into_hvm(s):
+    """vcpu-set plugs a vCPU into a stock guest by ACPI; the guest uses it, and takes it off line."""
+    s.create("hot", disk="/dev/guestimg", vcpus=1, extra="maxvcpus=2")
+    s.shell("hot")
+    s.leave()
+    s.run("xl vcpu-set hot 2")
+    s.shell("hot", running=True)
+    bring_up_cpu1(s)
+    s.console.command(f"echo 0 > {CPU1}/online; sleep 1", 60)
+    check(s.console.command("nproc").split()[-1] == "1", "it did not go off line")
+    s.leave()
+    check(len(re.findall(r"^hot .* -b- ", s.run("xl vcpu-list hot"), re.M)) == 2, "vcpu-list shows something else")
+    s.destroy("hot")
+
+
+def pvh_guest_and_vcpus(s):
+    """A stock kernel as a PVH guest comes to its shell; vcpu-set gives it a vCPU and takes it back."""
+    s.run("mkdir -p /tmp/iso && mount -o ro /dev/guestiso /tmp/iso")
+    lines = ('name="pvh"', 'type="pvh"', 'kernel="/tmp/iso/vmlinuz"', 'ramdisk="/tmp/iso/initrd"', 'cmdline="console=hvc0 quiet"')
+    s.run("printf '%s\\n' memory=256 vcpus=1 maxvcpus=2 " + " ".join(f"'{line}'" for line in lines) + " > /root/pvh.cfg")
+    s.run("xl create /root/pvh.cfg", 120)
+
+    def shell():
+        s.console.mark = len(s.console.text)
+        s.console.send("xl console pvh\r")
+        time.sleep(1)
+        s.console.send("\r")
+        s.console.expect(harness.GUEST_PROMPT, 120, settle=0.3)
+
+    shell()
+    s.leave()
+    s.run("xl vcpu-set pvh 2")
+    shell()
+    bring_up_cpu1(s)
+    s.leave()
+    s.run("xl vcpu-set pvh 1")
+    shell()
+    check(s.console.command("for i in $(seq 30); do [ $(nproc) = 1 ] && break; sleep 1; done; nproc", 60).split()[-1] == "1",
+          "vcpu-set did not take it back")
+    s.leave()
+    s.destroy("pvh")
+    s.run("umount /tmp/iso")
+
+
+TESTS = [weights_share_a_cpu, cap_limits, pinning_holds, cpu_pool, bad_input_changes_nothing,
+         vcpu_plugged_into_hvm, pvh_guest_and_vcpus]
