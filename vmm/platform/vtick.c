@@ -2,7 +2,7 @@
 #include "platform/vtick.h"
 #include "platform/inner.h"
 
-#define CATCH_UP 10 /* times the nominal rate */
+#define CATCH_UP 20 /* times the nominal rate */
 
 /* Nominal ticks due in all by now. */
 static uint64_t ticks_by(const struct vtick *t, uint64_t now)

@@ -2,9 +2,9 @@
  *
  * Tick k is due at start_ns + k * num / hz seconds, exactly, for ever. A tick that cannot be
  * delivered, because the guest has not taken the one before it, is owed. Owed ticks are delivered
- * at ten times the nominal rate until none is left: a vCPU that gets a tenth of a CPU keeps up, and
- * has nine tenths of its time for itself meanwhile. What is owed is bounded, so a domain that stood
- * still for long does not get a storm. The structure belongs to its device and its device's lock.
+ * at twenty times the nominal rate until none is left: a vCPU that gets a tenth of a CPU keeps up.
+ * What is owed is bounded, so a domain that stood still for long does not get a storm. The
+ * structure belongs to its device and its device's lock.
  */
 #pragma once
 

@@ -220,9 +220,11 @@ static void take_asid(struct svm_vcpu *s, struct svm_cpu *sc, unsigned cpu)
     s->vmcb->tlb_control = 0;
     if (sc->next_asid >= sc->max_asid) {
         sc->asid_generation++;
+        this_cpu()->tlb_generations++;
         sc->next_asid = 1;
         s->vmcb->tlb_control = 1;
     }
+    this_cpu()->tlb_tags++;
     s->vmcb->asid = sc->next_asid++;
     s->asid_generation = sc->asid_generation;
     s->asid_cpu = cpu;

@@ -213,9 +213,11 @@ static void take_tag(struct vmx_vcpu *s, struct vmx_cpu *x, unsigned cpu)
     }
     if (x->next_vpid > 0xffff) {
         x->tag_generation++;
+        this_cpu()->tlb_generations++;
         x->next_vpid = 1;
         vmx_invvpid_all();
     }
+    this_cpu()->tlb_tags++;
     s->vpid = (uint16_t)x->next_vpid++;
     s->tag_generation = x->tag_generation;
     s->tag_cpu = cpu;
