@@ -225,6 +225,30 @@ static void sleepers_do_not_hoard(void **state)
     assert_true(a->ran_ns + b->ran_ns == 100 * NS_PER_MS);
 }
 
+/* A pCPU's clock goes back when an empty queue takes in a unit from a queue that is behind: who
+ * slept there meanwhile has its share all the same. */
+static void sleepers_survive_a_clock_set_back(void **state)
+{
+    (void)state;
+    sim_reset(2, 2, 1);
+    struct sched_share *s = sim_share(256, 0);
+    struct sim_task *sleeper = sim_task(s, 0, 0, 0), *late = sim_task(s, 0, 0, 0);
+    sim_pin(sleeper, cpu_mask(1), NULL);
+    sim_pin(late, cpu_mask(0), NULL);
+    sim_run(NS_PER_MS);
+    sim_stop(late);
+    sim_run(10 * NS_PER_SEC);
+    sim_stop(sleeper);
+    sim_wake(late);
+    sim_run(100 * NS_PER_MS);
+    sim_pin(late, cpu_mask(1), NULL); /* pCPU 1 is idle: it takes the clock of pCPU 0 */
+    sim_run(100 * NS_PER_MS);
+    sim_wake(sleeper);
+    sim_forget();
+    sim_run(100 * NS_PER_MS);
+    assert_true(sleeper->ran_ns >= 40 * NS_PER_MS && sleeper->ran_ns <= 60 * NS_PER_MS);
+}
+
 /* No pCPU idles while one that may run there waits. */
 static void idle_pcpus_take_work(void **state)
 {
@@ -418,6 +442,7 @@ int main(void)
         cmocka_unit_test(caps_change),
         cmocka_unit_test(woken_run_within_a_tick),
         cmocka_unit_test(sleepers_do_not_hoard),
+        cmocka_unit_test(sleepers_survive_a_clock_set_back),
         cmocka_unit_test(idle_pcpus_take_work),
         cmocka_unit_test(affinity),
         cmocka_unit_test(yield),

@@ -190,9 +190,14 @@ void runq_admit(struct run_queue *rq, struct sched_unit *u, uint64_t from, bool 
         else if ((int64_t)apart > window || (int64_t)apart < -window)
             u->vtime += apart;
     }
+    /* Who slept knows nothing of the queue's clock, which runq_set_clock may have put back since:
+     * its virtual time counts only near the clock, no more ahead than one turn can bring it. */
     uint64_t earliest = rq->clock - vtime_of(WAKE_BONUS_NS, WEIGHT_DEFAULT);
+    uint64_t latest = rq->clock + vtime_of(ROUND_NS, u->share->weight);
     if (slept && before(u->vtime, earliest))
         u->vtime = earliest;
+    if (slept && before(latest, u->vtime))
+        u->vtime = latest;
 }
 
 void runq_update(struct run_queue *rq, uint64_t now)

@@ -2,7 +2,8 @@
 #include "platform/vtick.h"
 #include "platform/inner.h"
 
-#define CATCH_UP 20 /* times the nominal rate */
+#define CATCH_UP 20        /* times the nominal rate */
+#define LOOK_NS  500000ULL /* at least twice in the least of slices that a busy pCPU gives */
 
 /* Nominal ticks due in all by now. */
 static uint64_t ticks_by(const struct vtick *t, uint64_t now)
@@ -74,6 +75,6 @@ uint64_t vtick_next(const struct vtick *t, uint64_t now)
     uint64_t next = t->start_ns + muldiv((t->done + 1) * t->num, NS_PER_SEC, t->hz) + 1;
 
     if (t->owed)
-        next = MIN(next, now + period_ns(t) / (t->busy ? 2 : CATCH_UP));
+        next = MIN(next, now + MIN(period_ns(t) / (t->busy ? 2 : CATCH_UP), LOOK_NS));
     return MAX(next, now + VTICK_MIN_NS);
 }
