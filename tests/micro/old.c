@@ -193,7 +193,7 @@ static void task_nmi(void)
     task_hook = nmi_in_nmi;
     APIC(0xf0) = 0x1ff;
     send_nmi();
-    for (unsigned i = 0; i < 100 && task_came < 2; i++)
+    for (uint64_t end = rdtsc() + (tsc_hz() >> 1); task_came < 2 && rdtsc() < end;)
         cpuid(0, 0);
     __asm__ volatile("clts");
     gate_back(2);
