@@ -411,7 +411,7 @@ static void pic_pit(void)
     CHECK_EQ(pic_isr, 1);
     CHECK_EQ(masked, 0);
     CHECK(request & 1, "IRR is %x", request);
-    CHECK_EQ(unmasked, 1);
+    CHECK(unmasked == 1 || unmasked == 2, "unmasked is %lu", unmasked); /* the one that waited; the next may be due */
     CHECK_EQ(inb(0x21), 0xff);
 }
 static void pic_hlt(void)
