@@ -2,7 +2,7 @@
  *
  * Tick k is due at start_ns + k * num / hz seconds, exactly, for ever. A tick that cannot be
  * delivered, because the guest has not taken the one before it, is owed. Owed ticks are delivered
- * at twenty times the nominal rate until none is left: a vCPU that gets a tenth of a CPU keeps up.
+ * at twenty times the nominal rate until none is left: a vCPU that gets a quarter of a CPU keeps up.
  * What is owed is bounded, so a domain that stood still for long does not get a storm. The
  * structure belongs to its device and its device's lock.
  */
