@@ -9,9 +9,9 @@
 
 enum cmdline_console { CONSOLE_SERIAL = 1, CONSOLE_VGA = 2 };
 
-enum cmdline_iommu { IOMMU_AUTO, IOMMU_OFF, IOMMU_FORCE };
+enum cmdline_iommu { IOMMU_AUTO, IOMMU_OFF, IOMMU_FORCE }; /* FORCE: refuse to start without */
 /* AUTO: where the CPU offers all of it, posted interrupts included; ON: any part that we use. */
-enum cmdline_apicv { APICV_AUTO, APICV_ON, APICV_OFF }; /* FORCE: refuse to start without */
+enum cmdline_apicv { APICV_AUTO, APICV_ON, APICV_OFF };
 
 enum cmdline_problem_kind {
     CMDLINE_UNKNOWN,   /* no such option */

@@ -14,9 +14,10 @@ void lapic_send_init(uint32_t apic_id);
 void lapic_send_startup(uint32_t apic_id, uint8_t page);
 /* Measure the timer (BSP, after the TSC is known). */
 void lapic_timer_calibrate(void);
-/* Interrupt this pCPU at an absolute host TSC. Without the deadline mode, which AMD's LAPICs lack,
- * 10 us to 100 ms from now, and again as long after that, until armed anew: the repetition costs
- * nothing, as who is interrupted arms anew, and brings an interrupt that got lost (quirk
- * lost-interrupts). (SDM 3A, 10.5.4.) */
 #define LAPIC_TIMER_OFF (~0ULL)
+/* Interrupt this pCPU at an absolute host TSC; LAPIC_TIMER_OFF: no more, or each 100 ms without the
+ * deadline mode. Any context with interrupts off. Without the deadline mode, which AMD's LAPICs
+ * lack, 10 us to 100 ms from now, and again as long after that, until armed anew: the repetition
+ * costs nothing, as who is interrupted arms anew, and brings an interrupt that got lost (quirk
+ * lost-interrupts). (SDM 3A, 10.5.4.) */
 void lapic_timer_arm(uint64_t tsc);
