@@ -15,6 +15,8 @@
 static uint8_t model[WORLD_BYTES];
 static uint64_t rng_state;
 static unsigned mismatches;
+static bool
+    keeps_selectors; /* the processor's side loads what the manual lets it load, and keeps it */
 
 static uint64_t rnd(void)
 {
@@ -164,6 +166,11 @@ static bool comparable(const struct emul_insn *in)
         case 0x31:
         case 0xb2:
             return false;
+        case 0xa1:
+        case 0xa9:
+        case 0xb4:
+        case 0xb5:
+            return keeps_selectors || in->lock;
         case 0x00: /* LOCK VERW ran on one machine */
         case 0x20:
         case 0x22: /* LOCK MOV CR0: not everywhere */
@@ -176,7 +183,7 @@ static bool comparable(const struct emul_insn *in)
         case 0x17:
             return false;
         case 0x8e:
-            return (in->modrm >> 3 & 7) != EMUL_SEG_SS;
+            return keeps_selectors && (in->modrm >> 3 & 7) != EMUL_SEG_SS;
         case 0xe0: /* AMD lets REP prefixes change the condition of LOOPcc */
         case 0xe1:
             return !in->rep;
@@ -348,11 +355,49 @@ static bool is_string(const struct emul_insn *in)
     return in->map == EMUL_MAP_1BYTE && ((op >= 0xa4 && op < 0xa8) || (op >= 0xaa && op < 0xb0));
 }
 
+/* Does a NOP run in this state? There are kernels, under hypervisors that have no nested paging,
+ * that run 64-bit code only, or take only some segment bases: there it gets the #GP that no NOP can
+ * have. */
+static bool nop_runs(const struct world *start)
+{
+    struct outcome out;
+    uint8_t *at = nat.mem + (start->r.rip & (WORLD_BYTES - 1)), kept = *at;
+
+    *at = 0x90;
+    run_native(start, false, &out);
+    *at = kept;
+    return out.vector < 0;
+}
+
 /* An instruction and registers that are not random. */
 struct fixed_case {
     uint8_t code[4];
     uint64_t rax, flags;
 };
+
+/* User code in a window of its own, in a random state. */
+static void user_state(struct world *w, struct emul_ops *ops, unsigned mode)
+{
+    static const uint16_t code_sel[] = {[2] = 7, [4] = 0x23, [8] = 0x33};
+
+    world_init(w, model, mode);
+    world_segments(w, mode, mode == 2 ? WORLD_BASE : 0, mode == 2 ? 0xffff : 0xffffffff, 3);
+    w->c.cpl = 3;
+    *ops = world_ops;
+    ops->read = diff_read;
+    w->c.ops = ops;
+    w->c.intel = __builtin_cpu_is("intel");
+    w->gdt_limit = 0x7f;
+    w->ldt = 0x1000;
+    w->ldt_limit = nat.has_ldt ? 15 : 0;
+    for (unsigned s = 0; s < EMUL_SEG_COUNT; s++) {
+        w->c.seg[s].sel = s == EMUL_SEG_CS ? code_sel[mode] : mode == 2 ? 0xf : 0x2b;
+    }
+    if (mode == 8) {
+        w->c.seg[EMUL_SEG_FS].sel = w->c.seg[EMUL_SEG_GS].sel = 0;
+    }
+    random_state(w, mode);
+}
 
 /* One case. Returns whether it could be compared. */
 static bool one_case(unsigned mode, const struct fixed_case *fixed)
@@ -362,24 +407,7 @@ static bool one_case(unsigned mode, const struct fixed_case *fixed)
     uint8_t code[32];
     struct outcome emulated = {.vector = -1}, native;
 
-    world_init(&w, model, mode);
-    world_segments(&w, mode, mode == 2 ? WORLD_BASE : 0, mode == 2 ? 0xffff : 0xffffffff, 3);
-    w.c.cpl = 3;
-    ops = world_ops;
-    ops.read = diff_read;
-    w.c.ops = &ops;
-    w.c.intel = __builtin_cpu_is("intel");
-    w.gdt_limit = 0x7f;
-    w.ldt = 0x1000;
-    w.ldt_limit = nat.has_ldt ? 15 : 0;
-    static const uint16_t code_sel[] = {[2] = 7, [4] = 0x23, [8] = 0x33};
-    for (unsigned s = 0; s < EMUL_SEG_COUNT; s++) {
-        w.c.seg[s].sel = s == EMUL_SEG_CS ? code_sel[mode] : mode == 2 ? 0xf : 0x2b;
-    }
-    if (mode == 8) {
-        w.c.seg[EMUL_SEG_FS].sel = w.c.seg[EMUL_SEG_GS].sel = 0;
-    }
-    random_state(&w, mode);
+    user_state(&w, &ops, mode);
     random_insn(code, mode);
     if (fixed) {
         memcpy(code, fixed->code, sizeof(fixed->code));
@@ -438,6 +466,10 @@ static bool one_case(unsigned mode, const struct fixed_case *fixed)
         xstate_set(&start);
     }
     run_native(&start, repeats, &native);
+    if (native.vector == 13 && !nop_runs(&start)) {
+        memcpy(model, saved, WORLD_BYTES);
+        return false;
+    }
     if (emulated.vector < 0) {
         hide_trace_flag(&w);
     }
@@ -449,10 +481,33 @@ static bool one_case(unsigned mode, const struct fixed_case *fixed)
     return true;
 }
 
-static void run_mode(unsigned mode, const char *name)
+/* MOV FS, AX with a null selector whose RPL is 1, and with one of the local descriptor table. Under
+ * some hypervisors (as with nop_runs) the first comes back as 0 and the table is not there. */
+static bool selectors_are_kept(void)
 {
-    const char *cases = getenv("EMUL_DIFF_CASES"), *seed = getenv("EMUL_DIFF_SEED");
-    unsigned long want = cases ? strtoul(cases, NULL, 0) : 20000, compared = 0, tried = 0;
+    static struct world w;
+    static const uint16_t selectors[] = {1, 0xf};
+    struct emul_ops ops;
+    struct outcome out = {.vector = -1};
+    bool kept = true;
+
+    for (unsigned i = 0; i < (nat.has_ldt ? 2 : 1); i++) {
+        user_state(&w, &ops, 8);
+        w.c.seg[EMUL_SEG_GS].base = 0;
+        w.r.rip = WORLD_BASE;
+        w.r.gpr[RAX] = selectors[i];
+        memcpy(nat.mem, "\x8e\xe0", 2);
+        run_native(&w, false, &out);
+        kept = kept && out.vector < 0 && out.sel[EMUL_SEG_FS] == selectors[i];
+    }
+    return kept;
+}
+
+/* Skips the test when the processor's side cannot run code of this mode. */
+static void need_native(unsigned mode)
+{
+    static struct world w;
+    struct emul_ops ops;
 
     if (!nat.mem) {
         print_message("skipped: no traced child here\n");
@@ -462,6 +517,20 @@ static void run_mode(unsigned mode, const char *name)
         print_message("skipped: the kernel refuses modify_ldt\n");
         skip();
     }
+    user_state(&w, &ops, mode);
+    if (mode != 8 && !nop_runs(&w)) {
+        print_message("skipped: %u-bit code does not run on this machine, not even a NOP\n",
+                      mode * 8);
+        skip();
+    }
+}
+
+static void run_mode(unsigned mode, const char *name)
+{
+    const char *cases = getenv("EMUL_DIFF_CASES"), *seed = getenv("EMUL_DIFF_SEED");
+    unsigned long want = cases ? strtoul(cases, NULL, 0) : 20000, compared = 0, tried = 0;
+
+    need_native(mode);
     rng_state = 0x1234567 + mode + (seed ? strtoull(seed, NULL, 0) * 0x9e3779b97f4a7c15ull : 0);
     for (unsigned i = 0; i < WORLD_BYTES; i++) {
         model[i] = rnd() >> 32;
@@ -500,10 +569,7 @@ static void test_bcd(void **state)
 {
     static const uint8_t opcodes[] = {0x27, 0x2f, 0x37, 0x3f, 0xd4, 0xd5};
     (void)state;
-    if (!nat.mem) {
-        print_message("skipped: no traced child here\n");
-        skip();
-    }
+    need_native(4);
     mismatches = 0;
     rng_state = 99;
     reload_processor_memory();
@@ -526,6 +592,12 @@ int main(void)
         cmocka_unit_test(test_bcd),
     };
     start_child();
+    rng_state = 1;
+    keeps_selectors = nat.mem && selectors_are_kept();
+    if (nat.mem && !keeps_selectors) {
+        print_message(
+            "segment loads are not compared: this machine does not keep what is loaded\n");
+    }
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (nat.pid > 0) {
         kill(nat.pid, SIGKILL);
