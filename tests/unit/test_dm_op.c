@@ -708,16 +708,9 @@ static void physical_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(who_may_call),
-        TEST(bad_buffers),
-        TEST(servers),
-        TEST(interrupts),
-        TEST(video_memory),
-        TEST(modified),
-        TEST(memory_types),
-        TEST(parameters),
-        TEST(small_operations),
-        TEST(physical_devices),
+        TEST(who_may_call),     TEST(bad_buffers),      TEST(servers),      TEST(interrupts),
+        TEST(video_memory),     TEST(modified),         TEST(memory_types), TEST(parameters),
+        TEST(small_operations), TEST(physical_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,7 +4,7 @@
  */
 #include "test_walk_ram.h"
 
-#define AC BIT(18)
+#define AC     BIT(18)
 
 #define F_P    1u
 #define F_W    2u

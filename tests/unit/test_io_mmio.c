@@ -1,7 +1,13 @@
-/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_fast.c vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c vmm/platform/emul_tables.c */
-/* test_io_mmio.c: intercepted accesses with the real emulator and a made-up machine: 16 pages of RAM
- * at 0, linear = guest-physical plus LINEAR, a local device page and a device model that answers
- * late. Every access a device sees is logged, so that one made twice shows.
+/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_fast.c
+ * vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c
+ * vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c
+ * vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c
+ * vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c
+ * vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c
+ * vmm/platform/emul_tables.c */
+/* test_io_mmio.c: intercepted accesses with the real emulator and a made-up machine: 16 pages of
+ * RAM at 0, linear = guest-physical plus LINEAR, a local device page and a device model that
+ * answers late. Every access a device sees is logged, so that one made twice shows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,7 +86,10 @@ mfn_t p2m_get(struct domain *d, gfn_t gfn, enum p2m_type *t, unsigned *order)
 {
     (void)d;
     *order = 0;
-    *t = gfn >= RAM_PAGES ? P2M_HOLE : gfn == ROM_PAGE ? P2M_RAM_RO : gfn == 13 ? P2M_IOREQ_SERVER : P2M_RAM;
+    *t = gfn >= RAM_PAGES  ? P2M_HOLE
+         : gfn == ROM_PAGE ? P2M_RAM_RO
+         : gfn == 13       ? P2M_IOREQ_SERVER
+                           : P2M_RAM;
     return gfn >= RAM_PAGES ? INVALID_MFN : gfn;
 }
 struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m_type *t)
@@ -496,7 +505,8 @@ static void local_register(void **state)
     assert_int_equal(local_reads, 1);
     vcpu.regs.rip = LINEAR + CODE;
     CODE_BYTES("\x89\x83\xb0\x00\x00\x00"); /* mov [rbx + 0xb0], eax */
-    handle_mmio(&vcpu, LAPIC + 0xb0, 0, false, true, (const uint8_t *)"\x89\x83\xb0\x00\x00\x00", 6);
+    handle_mmio(&vcpu, LAPIC + 0xb0, 0, false, true, (const uint8_t *)"\x89\x83\xb0\x00\x00\x00",
+                6);
     assert_int_equal(local_value, 0xa91c0000);
     assert_true(finished(6));
     assert_int_equal(walks, 0);

@@ -15,8 +15,8 @@
 #include "core/string.h"
 #include "platform/ioreq.h"
 
-#define PAGES 64
-#define NR_VCPUS 3
+#define PAGES     64
+#define NR_VCPUS  3
 #define DM_DOMAIN 7
 
 char *host_test_ram;
@@ -203,8 +203,8 @@ static ioservid_t vga_server(uint8_t bufmode)
 {
     ioservid_t id = new_server(bufmode);
 
-    assert_int_equal(
-        ioreq_server_range(&dom, id, XEN_DMOP_IO_RANGE_MEMORY, 0xa0000, 0xbffff, true), 0);
+    assert_int_equal(ioreq_server_range(&dom, id, XEN_DMOP_IO_RANGE_MEMORY, 0xa0000, 0xbffff, true),
+                     0);
     assert_int_equal(ioreq_server_range(&dom, id, XEN_DMOP_IO_RANGE_PORT, 0x3c0, 0x3df, true), 0);
     assert_int_equal(ioreq_server_enable(&dom, id, true), 0);
     return id;
@@ -482,8 +482,8 @@ static void ring_takes_only_what_fits(void **state)
 /* The device model scribbles over the pointers: posts go nowhere wild, requests still work. */
 static void hostile_ring(void **state)
 {
-    static const uint32_t values[] = {0, 1, 5, 510, 511, 512, 1021, 0x7fffffff, 0xfffffbff,
-                                      0xfffffc00, 0xffffffff};
+    static const uint32_t values[] = {0,    1,          5,          510,        511,       512,
+                                      1021, 0x7fffffff, 0xfffffbff, 0xfffffc00, 0xffffffff};
     ioservid_t id = vga_server(HVM_IOREQSRV_BUFIOREQ_ATOMIC);
     struct posted_page *ring = ring_page(id);
     uint8_t *after = (uint8_t *)ring + sizeof(*ring);

@@ -73,8 +73,7 @@ static void agrees_with_model(void **state)
                 memset(model + first, 0, last - first + 1);
             break;
         default:
-            assert_int_equal(io_ranges_contain(&s, first, last),
-                             model_all(model, first, last, 1));
+            assert_int_equal(io_ranges_contain(&s, first, last), model_all(model, first, last, 1));
         }
         if (n % 64 == 0)
             check_shape(&s, model);

@@ -418,7 +418,8 @@ static void timer_periodic(void **state)
         }
     }
     assert_int_equal(n, 100);
-    run_ns(100 * NS_PER_MS); /* untaken: they follow, twenty times as fast, and no more than there were */
+    run_ns(100 *
+           NS_PER_MS); /* untaken: they follow, twenty times as fast, and no more than there were */
     n = 0;
     for (unsigned i = 0; i < 600; i++) {
         run_ns(NS_PER_MS / 20);

@@ -229,7 +229,8 @@ static void missed_ticks_are_made_up_for(void **state)
     start(0, 2, 1193);      /* 1 kHz */
     run_ns(20 * NS_PER_MS); /* the guest takes nothing meanwhile */
     unsigned n = irqs_in(2 * NS_PER_MS);
-    assert_in_range(n, 10, 23); /* one held by the PIC, then at most twenty times the rate: no heap */
+    assert_in_range(n, 10,
+                    23); /* one held by the PIC, then at most twenty times the rate: no heap */
     n += irqs_in(78 * NS_PER_MS);
     assert_in_range(n, 99, 101); /* 100 ms, 100 ticks */
     stall_ns(3600 * NS_PER_SEC);

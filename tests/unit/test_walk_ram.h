@@ -1,5 +1,5 @@
-/* test_walk_ram.h: the guest memory that the tests of the page walker and of short reads stand on: FRAMES pages, a
- * domain, and counts of references taken and given back. */
+/* test_walk_ram.h: the guest memory that the tests of the page walker and of short reads stand on:
+ * FRAMES pages, a domain, and counts of references taken and given back. */
 #pragma once
 #include <setjmp.h>
 #include <stdarg.h>

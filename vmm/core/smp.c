@@ -93,12 +93,18 @@ static void delay_us(uint64_t us)
         cpu_relax();
 }
 
+/* Where in the trampoline a symbol of it is, bytes. */
+static size_t trampoline_offset(const char *symbol)
+{
+    return (uint64_t)symbol - (uint64_t)ap_trampoline;
+}
+
 static bool start_ap(struct cpu *c)
 {
     uint8_t *page = pa_to_virt(AP_TRAMPOLINE_PA);
-    memcpy(page, ap_trampoline, (size_t)(ap_trampoline_end - ap_trampoline));
-    *(uint64_t *)(page + (ap_cr3 - ap_trampoline)) = host_cr3;
-    *(uint64_t *)(page + (ap_stack - ap_trampoline)) = (uint64_t)c + STACK_SIZE;
+    memcpy(page, ap_trampoline, trampoline_offset(ap_trampoline_end));
+    *(uint64_t *)(page + trampoline_offset(ap_cr3)) = host_cr3;
+    *(uint64_t *)(page + trampoline_offset(ap_stack)) = (uint64_t)c + STACK_SIZE;
     ap_answer = 0;
     atomic_store(&ap_expected, c);
     lapic_send_init(c->apic_id);

@@ -140,13 +140,15 @@ void trap_dispatch(struct trap_frame *f)
         watchdog_nmi(f->rip, f->rbp);
         return;
     }
-    if (f->vector == 1) { /* we never step or watch: a guest's own, that Bochs' SVM lets out of VMRUN */
+    if (f->vector ==
+        1) { /* we never step or watch: a guest's own, that Bochs' SVM lets out of VMRUN */
         f->rflags &= ~(uint64_t)0x100;
         return;
     }
-    for (struct fixup *x = fixup_start; x < fixup_end; x++) {
-        if (x->fault == f->rip) {
-            f->rip = x->resume;
+    size_t fixups = ((uint64_t)fixup_end - (uint64_t)fixup_start) / sizeof(struct fixup);
+    for (size_t i = 0; i < fixups; i++) {
+        if (fixup_start[i].fault == f->rip) {
+            f->rip = fixup_start[i].resume;
             return;
         }
     }

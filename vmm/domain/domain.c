@@ -19,7 +19,7 @@
 #include "domain/pvtime.h"
 #include "platform/platform.h"
 
-/* x87, SSE and AVX in the standard format take 832 (SDM 1, 13.4); kzalloc aligns this to its size. */
+/* x87, SSE and AVX in the standard format take 832 (SDM 1, 13.4); kzalloc aligns it to its size. */
 #define XSAVE_BYTES 1024
 
 struct domain *dom0;

@@ -1,4 +1,4 @@
-/* fpu.c: the guests' x87, SSE and AVX state (SDM 1, chapter 13). The hypervisor itself uses none. */
+/* fpu.c: the guests' x87, SSE and AVX state (SDM 1, chapter 13). Ringfence itself uses none. */
 #include "domain/fpu.h"
 
 #include "core/string.h"
@@ -20,7 +20,8 @@ void fpu_load(struct vcpu *v)
 {
     if (host_xcr0)
         xsetbv(0, host_xcr0);
-    if (xrstor_safe(v->xsave, ~0ULL, host_xcr0 != 0)) { /* a tool gave what no CPU could have saved */
+    if (xrstor_safe(v->xsave, ~0ULL, host_xcr0 != 0)) {
+        /* A tool gave what no CPU could have saved. */
         memset(v->xsave, 0, 576);
         *(uint16_t *)v->xsave = 0x37f;
         *(uint32_t *)((char *)v->xsave + 24) = 0x1f80;

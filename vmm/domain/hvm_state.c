@@ -16,8 +16,8 @@ bool hvm_xsaves;
      CR0_PG)
 #define CR4_DEFINED                                                                                \
     (0x7ffULL | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP | CR4_PKE | BIT(11))
-#define EFER_DEFINED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR | BIT(13) /* LMSLE    \
-                                                                                        */)
+#define EFER_LMSLE   BIT(13)
+#define EFER_DEFINED (EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | EFER_FFXSR | EFER_LMSLE)
 
 /* APM 2, 3.1.1 and 14.6: consistent with paging modes; LMA follows LME and PG. */
 int hvm_set_cr0(struct vcpu *v, uint64_t val)

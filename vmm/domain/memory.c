@@ -436,8 +436,8 @@ static long claim_pages(struct vcpu *v, uint64_t gva)
  * answer says that there is nothing to reclaim. */
 static long pod_target(struct vcpu *v, uint64_t gva)
 {
-    struct xen_pod_target p;
-    struct compat_pod_target c;
+    struct xen_pod_target p = {0};
+    struct compat_pod_target c = {0};
     struct domain *d;
     void *buf = v->compat ? (void *)&c : &p;
     size_t bytes = v->compat ? sizeof(c) : sizeof(p);
