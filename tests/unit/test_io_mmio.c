@@ -1,10 +1,4 @@
-/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_fast.c
- * vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c
- * vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c
- * vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c
- * vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c
- * vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c
- * vmm/platform/emul_tables.c */
+/* sources: vmm/platform/io.c vmm/platform/mmio.c vmm/platform/mmio_fast.c vmm/platform/mmio_string.c vmm/platform/mmio_cpu.c vmm/platform/emul_arith.c vmm/platform/emul_decode.c vmm/platform/emul_exec.c vmm/platform/emul_flow.c vmm/platform/emul_int.c vmm/platform/emul_io.c vmm/platform/emul_misc.c vmm/platform/emul_operand.c vmm/platform/emul_seg.c vmm/platform/emul_sse.c vmm/platform/emul_stack.c vmm/platform/emul_string.c vmm/platform/emul_sys.c vmm/platform/emul_tables.c */
 /* test_io_mmio.c: intercepted accesses with the real emulator and a made-up machine: 16 pages of
  * RAM at 0, linear = guest-physical plus LINEAR, a local device page and a device model that
  * answers late. Every access a device sees is logged, so that one made twice shows.
