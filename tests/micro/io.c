@@ -168,6 +168,78 @@ static void ide_write(void)
     CHECK(!memcmp(sectors[0], sectors[1], 512), "read back differently");
 }
 
+/* ---- breakpoints on ports ---------------------------------------------------------------------------------- */
+static volatile unsigned hits;
+static volatile uint64_t hit_dr6, hit_ip, hit_ax, hit_cx[8];
+static void on_hit(struct frame *f)
+{
+    hit_dr6 = read_dr6();
+    write_dr6(0xffff0ff0);
+    hit_ip = f->ip;
+    hit_ax = f->ax;
+    hit_cx[hits++ & 7] = f->cx;
+    f->flags &= ~0x100ul;
+}
+/* IN AL or AX from a port with this many #DBs (0 or 1), and with these bits of DR6. */
+#define WATCHED_IN(width, port, n, bits) do { \
+    uint64_t got_ = 0, behind_; \
+    hits = 0; \
+    __asm__ volatile("in" width "; 1: lea 1b(%%rip), %1" : "+a"(got_), "=r"(behind_) : "d"(port)); \
+    CHECK(hits == (n), "%u traps at port %x", hits, (unsigned)(port)); \
+    CHECK(!(n) || ((hit_dr6 & 0x400f) == (bits) && hit_ip == behind_ && hit_ax == got_), \
+          "port %x: DR6 %llx, IP %llx not %llx, AX %llx not %llx", (unsigned)(port), (unsigned long long)hit_dr6, \
+          (unsigned long long)hit_ip, (unsigned long long)behind_, (unsigned long long)hit_ax, (unsigned long long)got_); \
+} while (0)
+#define IN8 "b %%dx, %%al"
+#define IN16 "w %%dx, %%ax"
+static void watched_ports(void)
+{
+    WATCHED_IN(IN8, 0x3fb, 1, 1); /* QEMU's */
+    WATCHED_IN(IN8, 0x3fa, 0, 0);
+    WATCHED_IN(IN16, 0x3fa, 1, 1); /* reaches into it */
+    WATCHED_IN(IN8, 0x21, 1, 2);   /* the hypervisor's */
+    WATCHED_IN(IN8, 0x20, 0, 0);
+    WATCHED_IN(IN8, 0x1235, 1, 8); /* nobody's; aligned by LEN */
+    hits = 0;
+    outb(0x21, 0xff);
+    CHECK(hits == 1 && (hit_dr6 & 0xf) == 2, "OUT: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
+    hits = 0; /* single step too: one #DB tells both */
+    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; inb %%dx, %%al" :: "d"(0x3fb) : "rax", "memory");
+    CHECK(hits == 1 && (hit_dr6 & 0x400f) == 0x4001, "with TF: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
+    hits = 0; /* a trap behind each item of a REP, the last one included */
+    void *to = sectors[1];
+    unsigned long n = 5;
+    __asm__ volatile("rep insw" : "+D"(to), "+c"(n) : "d"(0x1f0) : "memory");
+    CHECK(hits == 5 && (hit_dr6 & 0xf) == 4, "REP INSW: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
+    for (unsigned i = 0; i < 5; i++)
+        CHECK_EQ(hit_cx[i], 4 - i);
+    CHECK(n == 0 && to == sectors[1] + 10, "registers after REP INSW");
+    n = 0;
+    __asm__ volatile("rep insw" : "+D"(to), "+c"(n) : "d"(0x1f0) : "memory");
+    CHECK_EQ(hits, 5);
+}
+static void port_breakpoints(void)
+{
+    ide_command(0, 1);
+    CHECK(ide_wait(), "no data");
+    handlers[1] = on_hit;
+    write_dr6(0xffff0ff0);
+    write_cr4(read_cr4() | 8);
+    write_dr0(0x3fb);
+    write_dr1(0x21);
+    write_dr2(0x1f0);
+    write_dr3(0x1236);
+    write_dr7(0x400 | 0x55 | 0xe6220000); /* all four by port; two and four of them for the last two */
+    watched_ports();
+    write_dr7(0x400);
+    write_cr4(read_cr4() & ~8ul);
+    if (failed())
+        return;
+    for (unsigned i = 5; i < 256; i++)
+        ((uint16_t *)sectors[1])[i] = inw(0x1f0);
+    CHECK(sectors[1][510] == 0x55 && !memcmp(sectors[1], (void *)0x7c00, 64), "not our boot sector");
+}
+
 /* ---- VGA memory by every form ----------------------------------------------------------------------------- */
 #define TEXT ((volatile uint8_t *)0xb8000)
 #define T16(o) (*(volatile uint16_t *)(0xb8000 + (o)))
@@ -351,6 +423,7 @@ const struct test tests[] = {
     { "vga_registers", vga_registers },
     { "ide_rep_ins", ide_rep_ins },
     { "ide_write", ide_write },
+    { "port_breakpoints", port_breakpoints },
     { "vga_moves", vga_moves },
     { "vga_read_modify_write", vga_read_modify_write },
     { "vga_strings", vga_strings },

@@ -284,10 +284,11 @@ static void set_segment(struct vcpu *v, enum segment_reg r, const struct segment
 {
     (void)v, (void)r, (void)in;
 }
+static uint64_t debug_cr4;
 static uint64_t get_cr(struct vcpu *v, unsigned cr)
 {
     (void)v;
-    return cr == 0 ? CR0_PE | CR0_PG : cr == 4 ? CR4_PAE | CR4_OSFXSR : 0;
+    return cr == 0 ? CR0_PE | CR0_PG : cr == 4 ? CR4_PAE | CR4_OSFXSR | debug_cr4 : 0;
 }
 static uint64_t get_efer(struct vcpu *v)
 {
@@ -303,11 +304,11 @@ static void set_shadow(struct vcpu *v, unsigned shadow)
 {
     (void)v, (void)shadow;
 }
-static uint64_t dr6;
+static uint64_t dr6, dr7, breakpoints[4];
 static uint64_t get_dr(struct vcpu *v, unsigned dr)
 {
     (void)v;
-    return dr == 6 ? dr6 : 0;
+    return dr == 6 ? dr6 : dr == 7 ? dr7 : breakpoints[dr];
 }
 static void set_dr(struct vcpu *v, unsigned dr, uint64_t val)
 {
@@ -372,7 +373,7 @@ static int setup(void **state)
     memset(&dm, 0, sizeof(dm));
     nr_log = nr_posted = crashes = walks = dirty = local_reads = debug_chars = 0;
     injected_vector = ~0u;
-    local_value = skipped = dr6 = 0;
+    local_value = skipped = dr6 = dr7 = debug_cr4 = 0;
     cpl = 0;
     watched_page_server = true;
     vcpu.domain = &dom;
@@ -845,6 +846,117 @@ static void single_step(void **state)
     assert_true(dr6 & BIT(14));
 }
 
+/* ---- breakpoints on ports -------------------------------------------------------------------- */
+
+/* Breakpoint n, enabled, of DR7's R/W and LEN there, alone. */
+static void watch(unsigned n, uint64_t addr, unsigned rw, unsigned len)
+{
+    debug_cr4 = CR4_DE;
+    breakpoints[n] = addr;
+    dr7 = 0x400 | 1u << (2 * n) | (rw | len << 2) << (16 + 4 * n);
+}
+
+/* A #DB came, for these breakpoints. */
+static bool trapped(uint64_t bits)
+{
+    bool yes = injected_vector == EXC_DB && dr6 == bits;
+
+    injected_vector = ~0u;
+    dr6 = 0;
+    return yes;
+}
+
+static void port_breakpoints(void **state)
+{
+    static const struct {
+        uint64_t addr;
+        unsigned rw, len, port, bytes;
+        bool hit;
+    } cases[] = {
+        {0x40, 2, 0, 0x40, 1, true},     {0x40, 2, 0, 0x41, 1, false},
+        {0x40, 2, 0, 0x3f, 2, true},     {0x40, 2, 0, 0x3e, 2, false},
+        {0x40, 2, 1, 0x41, 1, true},     {0x40, 2, 1, 0x42, 1, false},
+        {0x43, 2, 3, 0x40, 1, true}, /* aligned by LEN */
+        {0x43, 2, 3, 0x44, 4, false},    {0x40, 2, 3, 0x3d, 4, true},
+        {0x40, 3, 0, 0x40, 1, false},    {0x40, 1, 0, 0x40, 1, false},
+        {0x10040, 2, 0, 0x40, 1, false}, {0xffff, 2, 0, 0xffff, 1, true},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        watch(i % 4, cases[i].addr, cases[i].rw, cases[i].len);
+        unsigned hits = io_breakpoints(&vcpu, (uint16_t)cases[i].port, cases[i].bytes);
+        assert_int_equal(hits, cases[i].hit ? 1u << i % 4 : 0);
+    }
+    watch(1, 0x40, 2, 0);
+    debug_cr4 = 0; /* without DE there are none */
+    assert_int_equal(io_breakpoints(&vcpu, 0x40, 1), 0);
+    watch(1, 0x40, 2, 0);
+    dr7 &= ~0xfful; /* not enabled */
+    assert_int_equal(io_breakpoints(&vcpu, 0x40, 1), 0);
+
+    watch(2, 0x40, 2, 0); /* served here */
+    handle_watched_pio(&vcpu, 0x40, 1, true, 2);
+    assert_true(finished(2) && trapped(1 << 2));
+    handle_watched_pio(&vcpu, 0x61, 1, true, 2);
+    assert_int_equal(injected_vector, ~0u);
+
+    vcpu.regs.rip = LINEAR + CODE;
+    watch(3, 0x1f0, 2, 1); /* by a device model: not before its answer */
+    handle_watched_pio(&vcpu, 0x1f0, 2, true, 1);
+    assert_int_equal(injected_vector, ~0u);
+    answer(0x55aa);
+    assert_true(finished(1) && trapped(1 << 3));
+    handle_watched_pio(&vcpu, 0x1f7, 1, true, 1);
+    answer(0x50);
+    assert_int_equal(injected_vector, ~0u);
+}
+
+static void string_breakpoints(void **state)
+{
+    (void)state;
+    CODE_BYTES("\xf3\x66\x6d"); /* rep insw: a trap behind each word, no batch */
+    watch(0, 0x1f0, 2, 1);
+    vcpu.regs.gpr[RDX] = 0x1f0;
+    vcpu.regs.gpr[RDI] = LINEAR + 0x4000;
+    vcpu.regs.gpr[RCX] = 2;
+    for (unsigned left = 2; left--;) {
+        handle_string_io(&vcpu, 0x1f0, 2, true, true);
+        assert_int_equal(dm.req.count, 1);
+        answer(0x1234);
+        assert_int_equal(vcpu.regs.gpr[RCX], left);
+        assert_true(finished(left ? 0 : 3) && trapped(1));
+    }
+    vcpu.regs.rip = LINEAR + CODE; /* no item, no trap */
+    handle_string_io(&vcpu, 0x1f0, 2, true, true);
+    assert_true(finished(3));
+    assert_int_equal(injected_vector, ~0u);
+
+    vcpu.regs.rip = LINEAR + CODE; /* both: one #DB */
+    vcpu.regs.gpr[RCX] = 2;
+    vcpu.regs.rflags |= RFLAGS_TF;
+    handle_string_io(&vcpu, 0x1f0, 2, true, true);
+    answer(0x1234);
+    assert_true(finished(0) && trapped(1 | DR6_BS));
+    vcpu.regs.rflags &= ~RFLAGS_TF;
+
+    watch(0, 0x1f2, 2, 1); /* another port: a batch again */
+    vcpu.regs.gpr[RCX] = 100;
+    handle_string_io(&vcpu, 0x1f0, 2, true, true);
+    assert_int_equal(dm.req.count, 100);
+    answer(0);
+    assert_true(finished(3));
+    assert_int_equal(injected_vector, ~0u);
+
+    CODE_BYTES("\x6e"); /* outsb, served here */
+    vcpu.regs.rip = LINEAR + CODE;
+    watch(1, 0x40, 2, 0);
+    vcpu.regs.gpr[RDX] = 0x40;
+    vcpu.regs.gpr[RSI] = LINEAR + 0x5000;
+    handle_string_io(&vcpu, 0x40, 1, false, false);
+    assert_true(finished(1) && trapped(1 << 1));
+}
+
 /* Locked on memory: done by the processor, in place. */
 static void locked_memory(void **state)
 {
@@ -882,6 +994,8 @@ int main(void)
         TEST(across_pages),
         TEST(unclaimed_and_unknown),
         TEST(single_step),
+        TEST(port_breakpoints),
+        TEST(string_breakpoints),
         TEST(locked_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

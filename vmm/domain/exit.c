@@ -97,7 +97,7 @@ void hvm_inject_page_fault(struct vcpu *v, uint64_t cr2, uint32_t error)
 
 static __attribute__((noinline)) void single_step(struct vcpu *v)
 {
-    hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | BIT(14));
+    hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | DR6_BS);
     hvm_inject_exception(v, EXC_DB, -1);
 }
 

@@ -26,6 +26,7 @@
 #define CR0_NW         BIT(29)
 #define CR0_CD         BIT(30)
 #define CR0_PG         BIT(31)
+#define CR4_DE         BIT(3)
 #define CR4_PSE        BIT(4)
 #define CR4_PAE        BIT(5)
 #define CR4_PGE        BIT(7)
@@ -38,6 +39,9 @@
 #define CR4_SMEP       BIT(20)
 #define CR4_SMAP       BIT(21)
 #define CR4_PKE        BIT(22)
+
+#define DR6_BS         BIT(14)
+#define DR7_RW_HIGH    0x22220000 /* R/Wn is 2, ports if CR4.DE is set, or 3, data */
 
 #define RFLAGS_TF      BIT(8)
 #define RFLAGS_IF      BIT(9)

@@ -177,6 +177,7 @@ struct emul_ctx {
     uint8_t stack_bytes; /* 2, 4 or 8 */
     uint8_t cpl;         /* 0 in real mode, 3 in virtual-8086 mode */
     bool intel;          /* where vendors differ (66 on near branches, far pointers with REX.W) */
+    bool one_item;       /* a REP is to end after one item */
     uint8_t seg_valid;   /* bit per filled seg[] */
     uint8_t n_bytes;     /* instruction bytes the caller put into bytes[], at most 15 */
     uint8_t bytes[15];
@@ -187,7 +188,7 @@ struct emul_ctx {
 
     /* After EMUL_OK. */
     uint8_t interrupt_shadow; /* EMUL_SHADOW_*; the old shadow is over in any case */
-    bool single_step;         /* RFLAGS.TF was set: a #DB (DR6.BS) is due */
+    bool single_step;         /* RFLAGS.TF (a #DB with DR6.BS is due) or one_item was set */
 
     /* After EMUL_EXCEPTION. */
     uint8_t exc_vector;

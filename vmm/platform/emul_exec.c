@@ -22,7 +22,7 @@ enum emul_result emul_execute(struct emul_ctx *c)
         }
     }
     c->interrupt_shadow = EMUL_SHADOW_NONE;
-    c->single_step = (regs->rflags & FL_TF) != 0;
+    c->single_step = c->one_item | ((regs->rflags & FL_TF) != 0);
     c->next_rip = regs->rip + c->insn.len;
     if (!is_long(c)) {
         c->next_rip &= 0xffffffff;

@@ -106,3 +106,41 @@ void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned
     else
         pio_elsewhere(v, port, bytes, in, insn_bytes, val);
 }
+
+/* ---- breakpoints on ports (SDM 3B, 17.2.4 and 17.2.5; APM 2, 13.1.1) ---------------------------
+ */
+
+unsigned io_breakpoints(struct vcpu *v, uint16_t port, unsigned bytes)
+{
+    static const uint8_t lengths[4] = {1, 2, 8, 4};
+    uint64_t dr7 = hvm_ops->get_dr(v, 7);
+    unsigned hits = 0;
+
+    if (likely(!(dr7 & DR7_RW_HIGH)) || !(hvm_ops->get_cr(v, 4) & CR4_DE))
+        return 0;
+    for (unsigned n = 0; n < 4; n++) {
+        unsigned what = dr7 >> (16 + 4 * n) & 3, enabled = dr7 >> (2 * n) & 3;
+        uint64_t length = lengths[dr7 >> (18 + 4 * n) & 3];
+        uint64_t first = what == 2 && enabled ? hvm_ops->get_dr(v, n) & -length : ~0ULL;
+        if (first < (uint64_t)port + bytes && port < first + length)
+            hits |= 1u << n;
+    }
+    return hits;
+}
+
+void io_trap(struct mmio_vcpu *m, uint64_t dr6_bits)
+{
+    m->io_hits = 0;
+    hvm_ops->set_dr(m->v, 6, hvm_ops->get_dr(m->v, 6) | dr6_bits);
+    hvm_inject_exception(m->v, EXC_DB, -1);
+}
+
+void handle_watched_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+{
+    struct mmio_vcpu *m = v->emul;
+
+    m->io_hits = (uint8_t)io_breakpoints(v, port, bytes);
+    handle_pio(v, port, bytes, in, insn_bytes);
+    if (m->io_hits && m->waiting == WAIT_NOTHING)
+        io_trap(m, m->io_hits);
+}

@@ -470,9 +470,11 @@ static struct mmio_vcpu *begin(struct vcpu *v, unsigned n_bytes)
     struct segment ss = {0};
 
     m->n_done = m->next = 0;
+    m->io_permitted = false;
+    m->io_watch = m->io_hits = 0;
     m->batch_answered = false;
     m->fault.valid = false;
-    m->io_permitted = false;
+    c->one_item = false;
     hvm_ops->get_insn_place(v, &at);
     m->mode = at.mode;
     c->cr0 = at.mode.cr0;
@@ -515,8 +517,10 @@ static void retired(struct mmio_vcpu *m)
 
     hvm_ops->set_interrupt_shadow(v, m->ctx.interrupt_shadow != EMUL_SHADOW_NONE);
     if (unlikely(m->ctx.single_step)) {
-        hvm_ops->set_dr(v, 6, hvm_ops->get_dr(v, 6) | BIT(14)); /* BS */
-        hvm_inject_exception(v, EXC_DB, -1);
+        bool stepped = !m->ctx.one_item || v->regs.rflags & RFLAGS_TF;
+        uint64_t bits = m->io_hits | (stepped ? DR6_BS : 0);
+        if (bits)
+            io_trap(m, bits);
     }
 }
 
@@ -568,8 +572,10 @@ void handle_string_io(struct vcpu *v, uint16_t port, unsigned bytes, bool in, bo
 {
     struct mmio_vcpu *m = begin(v, 0);
 
-    (void)port, (void)bytes, (void)in, (void)rep; /* the instruction says the same */
+    (void)in, (void)rep; /* the instruction says the same */
     m->io_permitted = true;
+    m->io_watch = (uint8_t)io_breakpoints(v, port, bytes);
+    m->ctx.one_item = m->io_watch != 0; /* the trap comes after each */
     run(m);
 }
 
@@ -587,13 +593,17 @@ void io_complete(struct vcpu *v)
     if (!ioreq_take_response(v, &answer))
         return;
     m->waiting = WAIT_NOTHING;
-    if (v->regs.rip != m->rip)
+    if (v->regs.rip != m->rip) {
+        m->io_hits = 0;
         return; /* INIT or the tools moved it elsewhere */
+    }
     switch (waiting) {
     case WAIT_NOTHING:
         return;
     case WAIT_PIO:
         pio_finish(v, m->pio.bytes, m->pio.in, m->pio.insn_bytes, answer.data);
+        if (unlikely(m->io_hits))
+            io_trap(m, m->io_hits);
         return;
     case WAIT_ACCESS:
         m->pending.data = answer.data & (~0ULL >> (64 - 8 * m->pending.bytes));

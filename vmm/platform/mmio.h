@@ -51,9 +51,9 @@ struct mmio_vcpu {
         paddr_t gpa;
         uint64_t gla;
     } fault;
-    bool io_permitted; /* the hardware has checked the port permissions already */
-
-    uint8_t n_done, next; /* accesses noted; the one to answer from next */
+    uint8_t n_done, next;      /* accesses noted; the one to answer from next */
+    bool io_permitted;         /* the hardware has checked the port permissions already */
+    uint8_t io_watch, io_hits; /* DR6 bits: breakpoints on the port at hand; the hit ones */
     struct access done[ACCESSES_MAX], pending;
 
     bool batch_answered;
@@ -74,6 +74,11 @@ bool io_local(struct vcpu *v, uint16_t port, unsigned bytes, bool write, uint32_
 bool io_may_post(uint16_t port);
 /* Finish an IN or OUT: result to AL, AX or EAX, RIP forward. */
 void pio_finish(struct vcpu *v, unsigned bytes, bool in, unsigned insn_bytes, uint64_t val);
+
+/* The guest's breakpoints that an access to these ports hits, as bits of DR6. v == current. */
+unsigned io_breakpoints(struct vcpu *v, uint16_t port, unsigned bytes);
+/* An access to ports is complete, RIP included: #DB for what it hit. */
+void io_trap(struct mmio_vcpu *m, uint64_t dr6_bits);
 
 /* mmio.c: the guest-physical address of linear for this kind of access; *faulted: it is the access
  * that caused the nested fault, so a device is to be expected there. */

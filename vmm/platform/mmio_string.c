@@ -207,6 +207,8 @@ enum emul_result mmio_io_read(struct emul_ctx *c, uint16_t port, unsigned bytes,
     enum emul_result res = mmio_device(mmio_of(c), ACCESS_PORT, port, bytes, false, &wide);
 
     *val = (uint32_t)wide;
+    if (res == EMUL_OK)
+        mmio_of(c)->io_hits = mmio_of(c)->io_watch;
     return res;
 }
 
@@ -214,7 +216,11 @@ enum emul_result mmio_io_write(struct emul_ctx *c, uint16_t port, unsigned bytes
 {
     uint64_t wide = val & (~0u >> (32 - 8 * bytes));
 
-    return mmio_device(mmio_of(c), ACCESS_PORT, port, bytes, true, &wide);
+    enum emul_result res = mmio_device(mmio_of(c), ACCESS_PORT, port, bytes, true, &wide);
+
+    if (res == EMUL_OK)
+        mmio_of(c)->io_hits = mmio_of(c)->io_watch;
+    return res;
 }
 
 /* The TSS's I/O permission bitmap: all bits of the access must be clear. APM 2, 12.2.4, 12.2.5. */

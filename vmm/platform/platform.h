@@ -164,7 +164,12 @@ void mmio_vcpu_free(struct vcpu *v);
 /* IN or OUT of 1, 2 or 4 bytes, permission checked by the hardware; steps RIP by insn_bytes at once
  * or when the device model has answered. */
 void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes);
-/* INS or OUTS, with or without REP: emulated from its bytes; the rest is the exit's word for it. */
+/* The same where DR7 may have breakpoints on ports (DR7_RW_HIGH): what the access hits is reported
+ * by a #DB behind it. */
+void handle_watched_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in,
+                        unsigned insn_bytes);
+/* INS or OUTS, with or without REP: emulated from its bytes; port and bytes tell which
+ * breakpoints it may hit. */
 void handle_string_io(struct vcpu *v, uint16_t port, unsigned bytes, bool in, bool rep);
 /* A nested fault on a data access (not on a page table's, nor a fetch) to memory that is not there
  * (devices) or must not be written (ROM). gla: the linear address if gla_valid (VT-x tells, SVM

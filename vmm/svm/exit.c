@@ -166,6 +166,8 @@ static void on_ioio(struct vcpu *v)
     unsigned bytes = (info >> 4) & 7;
     if (info & 4)
         handle_string_io(v, port, bytes, info & 1, info & 8);
+    else if (unlikely(b->dr7 & DR7_RW_HIGH))
+        handle_watched_pio(v, port, bytes, info & 1, (unsigned)(b->exit_info2 - b->rip));
     else
         handle_pio(v, port, bytes, info & 1, (unsigned)(b->exit_info2 - b->rip));
 }

@@ -255,6 +255,8 @@ static void on_io(struct vcpu *v)
     bool in = q & 8;
     if (q & 16)
         handle_string_io(v, port, bytes, in, q & 32);
+    else if (unlikely(vmx_vcpu(v)->cr4_shadow & CR4_DE))
+        handle_watched_pio(v, port, bytes, in, insn_length());
     else
         handle_pio(v, port, bytes, in, insn_length());
 }

@@ -9,8 +9,9 @@
 
 /* CR0 bits that a guest's writes exit for; the rest is its own. Caching is never turned off. */
 #define CR0_OWNED (CR0_NE | CR0_NW | CR0_CD | CR0_PG | 0xffffffff00000000ULL)
-/* CR4: LA57, VMXE, SMXE and what hvm_set_cr4 does not know: 23 and above. */
-#define CR4_OWNED (7ULL << 12 | ~((1ULL << 23) - 1))
+/* CR4: LA57, VMXE, SMXE and what hvm_set_cr4 does not know: 23 and above. DE, so that the exit of
+ * every port need not read DR7. */
+#define CR4_OWNED (CR4_DE | 7ULL << 12 | ~((1ULL << 23) - 1))
 #define CR4_VMXE  BIT(13)
 #define PAT_RESET 0x0007040600070406ULL
 
