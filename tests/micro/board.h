@@ -13,6 +13,14 @@ static inline uint64_t tsc_khz(void) { return tsc_hz() / 1000; }
 static inline uint64_t us_since(uint64_t from) { return (rdtsc() - from) * 1000 / tsc_khz(); }
 /* Three instructions with interrupts on. */
 static inline void window(void) { __asm__ volatile("sti; nop; nop; nop; cli" ::: "memory"); }
+/* Wait until *what reaches value, for so long; whether it did. Interrupts stay as they are. */
+static inline bool wait_for(volatile unsigned *what, unsigned value, unsigned us)
+{
+    uint64_t from = rdtsc();
+    while (*what < value && us_since(from) < us)
+        pause();
+    return *what >= value;
+}
 /* Wait with interrupts on until counts[v] reaches n, for so long; whether it did. */
 static inline bool wait_count(unsigned v, unsigned n, unsigned us)
 {

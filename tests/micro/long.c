@@ -1,5 +1,5 @@
 /* long.c: 64-bit mode: CPUID and MSRs, exceptions, page tables, HLT and interrupt shadows, FPU and debug state. */
-#include "micro.h"
+#include "board.h"
 
 #define EFER    0xc0000080u
 #define STAR    0xc0000081u
@@ -7,11 +7,6 @@
 #define FS_BASE 0xc0000100u
 #define GS_BASE 0xc0000101u
 #define KGS     0xc0000102u
-
-#define CHECK_FAULT(f, v, e) do { const struct fault *f_ = (f); \
-    CHECK(f_, "no exception"); \
-    CHECK(f_->vector == (v) && f_->error == (e), "exception %u error %lx, not %u error %lx", f_->vector, f_->error, \
-          (unsigned)(v), (unsigned long)(e)); } while (0)
 
 /* ---- CPUID ------------------------------------------------------------------------------------ */
 static void cpuid_xen(void)
@@ -461,7 +456,6 @@ static void self_modifying(void)
 }
 
 /* ---- HLT, shadows ------------------------------------------------------------------------------------ */
-#define APIC(reg) MMIO32(0xfee00000 + (reg))
 static unsigned long irq_ip;
 static void on_irq(struct frame *f)
 {
@@ -470,11 +464,7 @@ static void on_irq(struct frame *f)
 }
 static void apic_on(void)
 {
-    wrmsr(0x1b, rdmsr(0x1b) | 0x800);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
-    APIC(0x350) = 0x10000;
-    APIC(0x360) = 0x10000;
+    lapic_reset();
     handlers[0x50] = on_irq;
 }
 static void hlt_wakes(void)

@@ -1,10 +1,9 @@
 /* many.c: 64 CPUs: all start, IPIs reach each, all and whole x2APIC clusters, and nobody else. */
-#include "micro.h"
+#include "board.h"
 
-#define CPUS    64
-#define APIC(r) MMIO32(0xfee00000 + (r))
-#define ICR     0x300
-#define ICR2    0x310
+#define CPUS 64
+#define ICR  0x300
+#define ICR2 0x310
 
 enum { COUNT = 0x50, TO_X2APIC };
 
@@ -36,27 +35,14 @@ static void on_to_x2apic(struct frame *f)
     wrmsr(0x1b, rdmsr(0x1b) | 0x400);
     __atomic_add_fetch(&in_x2apic, 1, __ATOMIC_SEQ_CST);
 }
-static void apic_on(void)
-{
-    wrmsr(0x1b, rdmsr(0x1b) | 0x800);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
-}
 void ap_main(void)
 {
-    apic_on();
+    lapic_reset();
     __atomic_add_fetch(&started, 1, __ATOMIC_SEQ_CST);
     for (;;)
         __asm__ volatile("sti; hlt; cli" ::: "memory");
 }
 
-static bool wait_for(volatile unsigned *what, unsigned value, unsigned us)
-{
-    uint64_t end = rdtsc() + tsc_hz() / 1000 * us / 1000;
-    while (*what < value && rdtsc() < end)
-        __asm__ volatile("sti; pause; cli" ::: "memory");
-    return *what >= value;
-}
 static bool start(unsigned cpu)
 {
     unsigned before = started;
@@ -70,7 +56,7 @@ static bool start(unsigned cpu)
 }
 static void all_start(void)
 {
-    apic_on();
+    lapic_reset();
     handlers[COUNT] = on_count;
     handlers[TO_X2APIC] = on_to_x2apic;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));

@@ -1,7 +1,6 @@
 /* smp.c: two CPUs: INIT-SIPI, IPIs of every kind, and state that is each CPU's own. */
-#include "micro.h"
+#include "board.h"
 
-#define APIC(r)  MMIO32(0xfee00000 + (r))
 #define EOI 0xb0
 #define ICR 0x300
 #define ICR2 0x310
@@ -15,31 +14,15 @@ static volatile unsigned irqs[2], nmis[2];
 static volatile uint32_t ap_id, ap_cpuid_id, ap_vcpu_id;
 static volatile uint64_t ap_base;
 
-static bool wait_for(volatile unsigned *what, unsigned value, unsigned us)
-{
-    uint64_t khz = tsc_hz() / 1000, end = rdtsc() + khz * us / 1000;
-    while (*what < value && rdtsc() < end)
-        pause();
-    return *what >= value;
-}
 static unsigned me(void) { return APIC(0x20) >> 24 ? 1 : 0; }
 static void on_irq(struct frame *f) { (void)f; __atomic_add_fetch(&irqs[me()], 1, __ATOMIC_SEQ_CST); APIC(EOI) = 0; }
 static void on_nmi(struct frame *f) { (void)f; nmis[me()]++; }
-static void apic_on(void)
-{
-    wrmsr(0x1b, rdmsr(0x1b) | 0x800);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
-    APIC(0x320) = 0x10000;
-    APIC(0x350) = 0x10000;
-    APIC(0x360) = 0x10000;
-}
 static void on_cpu1(void) /* a job: the next one is awaited in ap_main */
 {
 }
 void ap_main(void)
 {
-    apic_on();
+    lapic_reset();
     ap_id = APIC(0x20) >> 24;
     ap_cpuid_id = cpuid(1, 0).b >> 24;
     ap_vcpu_id = cpuid(xen_base + 4, 0).b;
@@ -77,7 +60,7 @@ static bool run(void (*job)(void))
 static bool finished(void) { return wait_for(&ap_done, 1, 5000000); }
 static void setup(void)
 {
-    apic_on();
+    lapic_reset();
     irqs[0] = irqs[1] = nmis[0] = nmis[1] = 0;
     handlers[0x50] = handlers[0x51] = on_irq;
     handlers[2] = on_nmi;
