@@ -16,6 +16,17 @@ KEYS = {"enter": 0xff0d, "esc": 0xff1b, "tab": 0xff09, "backspace": 0xff08, "up"
         "right": 0xff53, "f1": 0xffbe, "f2": 0xffbf, "f10": 0xffc7, "f12": 0xffc9, "shift": 0xffe1, "ctrl": 0xffe3}
 
 
+def write_png(path, width, height, pixels):
+    """A picture (RGB, three bytes a pixel) as a PNG file."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + pixels[at:at + width * 3] for at in range(0, len(pixels), width * 3))
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "wb") as out:
+        out.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+                  + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 class Screen:
     """A connection to a VNC server; width, height and pixels (RGB, three bytes each) are the picture so far."""
 
@@ -145,14 +156,7 @@ class Screen:
 
     def save(self, path):
         """The picture as a PNG file."""
-        def chunk(kind, data):
-            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        rows = b"".join(b"\0" + self.pixels[at:at + self.width * 3]
-                        for at in range(0, len(self.pixels), self.width * 3))
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "wb") as out:
-            out.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", self.width, self.height, 8, 2, 0, 0, 0))
-                      + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+        write_png(path, self.width, self.height, self.pixels)
 
     def close(self):
         """Hang up."""

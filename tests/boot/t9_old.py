@@ -12,8 +12,10 @@ import time
 
 import harness
 from boottest import BUILD, TOP, Session, check
+from screentest import SCREENS
+from vnc import write_png
 
-BY_NAME = {"pae_2_vcpus", "memtest", "netboot_installer", "s3_with_pv", "reset_ways", "acpi_tables"}
+BY_NAME = {"pae_2_vcpus", "memtest", "netboot_installer", "ipxe_of_each_card", "s3_with_pv", "reset_ways", "acpi_tables"}
 GRUB_READY = r"executed automatically in"  # the line that the menu writes each second
 
 
@@ -44,23 +46,21 @@ def boot(s, name, key, timeout=300, pattern=None, **options):
 
 
 def screenshot(s, name):
-    """The guest's screen as a PPM file in build/tests/screens, by QEMU's monitor in dom0; returns its bytes."""
+    """The guest's screen, by QEMU's monitor in dom0, kept as a PNG file; returns its pixels (RGB)."""
     path = f"/tmp/{name}.ppm"
     s.run(f"xl qemu-monitor-command {name} 'screendump {path}' && sleep 2 && gzip -f {path}", 60)
     text = s.run(f"busybox base64 {path}.gz 2>/dev/null || base64 {path}.gz", 120)
     data = subprocess.run(["gzip", "-dc"], input=base64.b64decode("".join(text.split())), capture_output=True,
                           check=True).stdout
-    os.makedirs(f"{BUILD}/tests/screens", exist_ok=True)
-    with open(f"{BUILD}/tests/screens/{name}.ppm", "wb") as out:
-        out.write(data)
-    return data
-
-
-def is_picture(data):
-    """A PPM of which at least a fiftieth is not background."""
     header = re.match(rb"P6\s+(\d+)\s+(\d+)\s+255\s", data)
     check(header, f"no PPM: {data[:20]!r}")
     pixels = data[header.end():]
+    write_png(f"{SCREENS}/{name}.png", int(header.group(1)), int(header.group(2)), pixels)
+    return pixels
+
+
+def is_picture(pixels):
+    """At least a fiftieth is not background."""
     seen = collections.Counter(pixels[i:i + 3] for i in range(0, len(pixels), 3 * 7))
     check(seen.most_common(1)[0][1] < 0.98 * seen.total(), f"the screen is empty: {seen.most_common(3)}")
 
@@ -156,25 +156,50 @@ def memtest(s):
     boot(s, "memtest", "m", 60, pattern=r"Memtest86\+", mem=64)
     s.console.expect(r"Press any key to remove this banner", 3600)  # a pass is over, or an error was found
     s.leave()
-    data = screenshot(s, "memtest")
-    is_picture(data)
+    is_picture(screenshot(s, "memtest"))
     check(not re.search(r"Failing Address|Error Mask", s.console.text), "it found errors")
     s.destroy("memtest")
 
 
 # ---- network boot -----------------------------------------------------------------------------
 
+def serve(s, *script):
+    """A DHCP, TFTP and HTTP server in dom0 for guests' bridge; its log is empty. script: the lines of the boot file."""
+    s.run("mkdir -p /tmp/net && ip addr replace 10.9.0.1/24 dev xenbr0 && ip link set eth0 nomaster")  # QEMU's DHCP is there
+    s.run(f"printf '%s\\n' '#!ipxe' {' '.join(repr(line) for line in script)} > /tmp/net/boot.ipxe")
+    s.run("pkill -f netboot.py; python3 /root/job/netboot.py 10.9.0.1 /tmp/net > /tmp/netboot.log 2>&1 & sleep 2; cat /tmp/netboot.log")
+
+
+def served(s, what, seconds):
+    """Wait until the server's log has this; the log."""
+    clock = s.dom0().clock()
+    while True:
+        log = s.run("sleep 3; cat /tmp/netboot.log")
+        if what in log:
+            return log
+        check(clock.seconds() < seconds * harness.slowness(), f"no {what!r}, only {log[-300:]!r}")
+
+
+def ipxe_of_each_card(s):
+    """iPXE's ROM of each card that QEMU emulates: DHCP and a script by TFTP through that card."""
+    serve(s, "echo here", "sleep 3600")
+    for number, model in enumerate(("rtl8139", "e1000", "ne2k_pci", "pcnet", "virtio-net-pci")):
+        mac = f"00:16:3e:5a:00:{number:02x}"
+        s.run(": > /tmp/netboot.log")
+        s.create("card", boot="n", disk="/dev/oldimg", extra=f"'vif=[\"bridge=xenbr0,model={model},mac={mac}\"]'")
+        log = served(s, "tftp: boot.ipxe", 180)
+        check(f"for {mac}" in log, f"{model}: {log[-300:]}")
+        is_picture(screenshot(s, "card"))
+        os.replace(f"{SCREENS}/card.png", f"{SCREENS}/ipxe-{model}.png")
+        s.destroy("card")
+
+
 def netboot_installer(s):
     """iPXE from the emulated card's ROM: DHCP, a script by TFTP, the Debian installer by HTTP, up to its first screen."""
-    s.run("mkdir -p /tmp/net && tar -xf /dev/netboottar -C /tmp/net && ip addr add 10.9.0.1/24 dev xenbr0", 120)
-    s.run("ip link set eth0 nomaster")  # QEMU's own DHCP server is behind it
-    s.run("printf '#!ipxe\\nkernel http://10.9.0.1/linux console=ttyS0 quiet vga=off priority=low\\ninitrd http://10.9.0.1/initrd.gz\\n"
-          "boot\\n' > /tmp/net/boot.ipxe")
-    s.run("python3 /root/job/netboot.py 10.9.0.1 /tmp/net > /tmp/netboot.log 2>&1 & sleep 2; cat /tmp/netboot.log")
+    s.run("mkdir -p /tmp/net && tar -xf /dev/netboottar -C /tmp/net", 120)
+    serve(s, "kernel http://10.9.0.1/linux console=ttyS0 quiet vga=off priority=low", "initrd http://10.9.0.1/initrd.gz", "boot")
     s.create("net", boot="n", mem=768, net=1, disk="/dev/oldimg")
-    clock = s.dom0().clock()
-    while "GET /initrd.gz" not in s.run("sleep 5; cat /tmp/netboot.log"):
-        check(clock.seconds() < 300 * harness.slowness(), f"iPXE asked only for {s.run('cat /tmp/netboot.log')}")
+    served(s, "GET /initrd.gz", 300)
     s.dom0().attach("net", r"Choose language|Select a language|this program will", 900)
     s.leave()
     log = s.run("cat /tmp/netboot.log")
@@ -261,4 +286,4 @@ def reset_ways(s):
 
 
 TESTS = [i386_without_pae, acpi_tables, s3_sleep_and_resume, power_button, i386_pae_pv, gnu_mach, pae_2_vcpus, isolinux_686, memtest,
-         netboot_installer, s3_with_pv, reset_ways]
+         ipxe_of_each_card, netboot_installer, s3_with_pv, reset_ways]

@@ -45,7 +45,7 @@ def dhcp():
         answer += b"\x33\x04" + struct.pack(">I", 3600) + b"\x01\x04\xff\xff\xff\x00"
         answer += b"\x43\x09boot.ipxe" + b"\xff"
         sock.sendto(bytes(answer), ("255.255.255.255", 68))
-        print(f"dhcp: {'offer' if kind == 1 else 'ack'} {CLIENT}", flush=True)
+        print(f"dhcp: {'offer' if kind == 1 else 'ack'} {CLIENT} for {packet[28:34].hex(':')}", flush=True)
 
 
 def tftp():
