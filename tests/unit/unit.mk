@@ -1,10 +1,10 @@
-# unit.mk: host unit tests. A test names the hypervisor sources it is linked with in its first line,
+# unit.mk: host unit tests. A test names the hypervisor sources it is linked with in its first comment,
 # /* sources: vmm/... */, and libraries in its second, /* libs: -l... */ (optional).
 UNIT_TESTS  := $(sort $(wildcard tests/unit/test_*.c))
 UNIT_BIN    := $(UNIT_TESTS:tests/unit/%.c=build/unit/%)
 UNIT_CFLAGS := -std=gnu11 -g -O1 -Wall -Wextra -Werror -Ivmm -Itests/unit -DHOST_TEST \
                -fsanitize=address,undefined -fno-sanitize-recover=undefined
-unit_sources = $(shell sed -n '1{s:^/\* *sources\: *::;s: *\*/.*::;p}' $(1))
+unit_sources = $(shell sed -n '0,/\*\//{s:^/\* *sources\: *::;s:^ \* ::;s: *\*/.*::;p}' $(1))
 unit_libs    = $(shell sed -n '2{s:^/\* *libs\: *:LIBS :;s: *\*/.*::;s:^LIBS ::p}' $(1))
 
 .PHONY: unit unit-build

@@ -10,8 +10,8 @@
 #include "domain/domain.h"
 
 #define RING_BYTES    32768u
-#define INPUT_BYTES   256u
-#define ESCAPE        0x01 /* Ctrl-A, three times, switches input */
+#define INPUT_BYTES   4096u /* a line of a terminal: what dom0 has not taken yet */
+#define ESCAPE        0x01  /* Ctrl-A, three times, switches input */
 #define UART_TX_SPINS 100000
 #define GUEST_BURST   200 /* guest-caused lines per second */
 
