@@ -64,17 +64,22 @@ def job_directory():
 class Session:
     """A machine with dom0 at its shell, booted when first needed and again after it died."""
 
-    def __init__(self, name, smp=1, memory="4G", drives=("guest.iso", "guest.img"), dom0_args="", folder="guest"):
+    def __init__(self, name, smp=1, memory="4G", drives=("guest.iso", "guest.img"), dom0_args="", folder="guest",
+                 icount_shift=None):
         self.name = name
         self.smp, self.memory, self.drives, self.dom0_args = smp, memory, drives, dom0_args
         self.folder = folder  # of build/, where the drives' images are
+        self.icount_shift = icount_shift  # not None: time is instructions, see harness.Machine
         self.console = None
         self.boots = self.failed_boots = 0
         self.job = job_directory()
 
     def machine(self):
         """What to boot."""
-        return harness.Machine(hypervisor(), self.smp, self.memory)
+        machine = harness.Machine(hypervisor(), self.smp, self.memory)
+        if self.icount_shift is not None:
+            machine.icount, machine.icount_shift = True, self.icount_shift
+        return machine
 
     def dom0(self):
         """The console, at dom0's shell."""
