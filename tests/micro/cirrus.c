@@ -71,7 +71,8 @@ static void cirrus_linear(void)
         CHECK(((volatile uint32_t *)(frame + 0x21100))[i] == 0xa1b2c3d4, "word %u", i);
     CHECK_EQ(frame[0x21100 + 400], 0);
     packed(0x60);
-    PLANES[0] = 0x5a; /* nobody else's */
+    PLANES[0] = 0x5a; /* posted: it is there when the device model has answered something else */
+    inb(0x3cf);
     CHECK(frame[0x60000] == 0x5a && frame[0x20000] == 0, "the window's place: %x %x", frame[0x60000], frame[0x20000]);
 }
 
