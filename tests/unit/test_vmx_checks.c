@@ -184,6 +184,7 @@ static const struct spoil spoils[] = {
     {long_mode, VMCS_PROC2_CONTROLS, BIT(31), 0},
     {long_mode, VMCS_PROC2_CONTROLS, PROC2_UNRESTRICTED, 0},
     {long_mode, VMCS_EXIT_CONTROLS, 0x36dfb & ~EXIT_HOST_64, 0},
+    {long_mode, VMCS_EXIT_CONTROLS, 0x36dfb | EXIT_HOST_64 | EXIT_SAVE_TIMER, 0},
     {long_mode, VMCS_ENTRY_CONTROLS, 0, 0},
     {long_mode, VMCS_CR3_TARGET_COUNT, 5, 0},
     {long_mode, VMCS_MSR_BITMAP, 0x1008, 0},

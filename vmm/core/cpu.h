@@ -25,6 +25,8 @@ struct timer_heap {
     spinlock_t lock;
     struct timer *root;    /* pairing heap, earliest first */
     struct timer *running; /* the one whose function runs now */
+    uint64_t due_tsc;      /* when root is due, in host TSC ticks; LAPIC_TIMER_OFF */
+    uint64_t armed_tsc;    /* what the LAPIC timer was armed for: timers_end_stays */
     uint64_t run, late;    /* how many were run; of those, 10 ms late or more */
 };
 

@@ -140,6 +140,11 @@ void lapic_timer_calibrate(void)
     log_debug("LAPIC timer at %lu kHz", timer_khz);
 }
 
+bool lapic_timer_has_deadline(void)
+{
+    return deadline;
+}
+
 void lapic_timer_arm(uint64_t tsc)
 {
     if (deadline) {

@@ -14,6 +14,8 @@ void lapic_send_init(uint32_t apic_id);
 void lapic_send_startup(uint32_t apic_id, uint8_t page);
 /* Measure the timer (BSP, after the TSC is known). */
 void lapic_timer_calibrate(void);
+/* Has the timer the deadline mode? After lapic_init. */
+bool lapic_timer_has_deadline(void);
 #define LAPIC_TIMER_OFF (~0ULL)
 /* Interrupt this pCPU at an absolute host TSC; LAPIC_TIMER_OFF: no more, or each 100 ms without the
  * deadline mode. Any context with interrupts off. Without the deadline mode, which AMD's LAPICs

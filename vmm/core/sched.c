@@ -317,6 +317,7 @@ static void idle(struct cpu *c)
 {
     uint64_t start = now_ns();
     WRITE_ONCE(c->halted, true);
+    timers_before_halt();
     irq_window();
     if (!READ_ONCE(c->work))
         __asm__ volatile("sti; hlt; cli" ::: "memory");

@@ -36,6 +36,14 @@ void time_init(void);
 /* This pCPU's share: arm the hardware for its first timer; run what has expired. */
 void timers_cpu_init(void);
 void timers_run(void);
+/* A guest's stay ends by itself when timers.due_tsc of its pCPU has come, which therefore takes no
+ * interrupt for it: the LAPIC timer, which must have the deadline mode, is armed for idling only.
+ * Set at boot. */
+extern bool timers_end_stays;
+/* This pCPU is about to halt: the LAPIC timer will wake it. Interrupts off. */
+void timers_before_halt(void);
+/* In the middle of long work: see whether a timer is due, which no interrupt may tell. */
+void timers_look(void);
 
 /* Prepare a timer for pCPU cpu; fn(data) is called there, with no lock held. */
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu);

@@ -11,6 +11,8 @@
 
 #define LATE_NS (10 * NS_PER_MS)
 
+bool timers_end_stays;
+
 static struct timer *meld(struct timer *a, struct timer *b)
 {
     if (!a || !b)
@@ -83,12 +85,27 @@ static struct timer_heap *lock_heap(struct timer *t)
     }
 }
 
-static void program(const struct timer_heap *h)
+static void program(struct timer_heap *h)
 {
+    h->due_tsc = h->root ? ns_to_tsc(h->root->expires_ns) : LAPIC_TIMER_OFF;
     if (h->root && h->root->expires_ns <= now_ns())
         atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
-    else
-        lapic_timer_arm(h->root ? ns_to_tsc(h->root->expires_ns) : LAPIC_TIMER_OFF);
+    else if (!timers_end_stays)
+        lapic_timer_arm(h->due_tsc);
+}
+
+void timers_before_halt(void)
+{
+    struct timer_heap *h = &this_cpu()->timers;
+
+    if (timers_end_stays && h->armed_tsc != h->due_tsc)
+        lapic_timer_arm(h->armed_tsc = h->due_tsc);
+}
+
+void timers_look(void)
+{
+    if (timers_end_stays && rdtsc() >= this_cpu()->timers.due_tsc)
+        atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
 }
 
 void timer_init(struct timer *t, void (*fn)(void *), void *data, unsigned cpu)
@@ -190,6 +207,7 @@ static void timer_interrupt(unsigned data)
 {
     (void)data;
     lapic_eoi();
+    this_cpu()->timers.armed_tsc = LAPIC_TIMER_OFF;
     atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
 }
 
@@ -197,4 +215,5 @@ void timers_cpu_init(void)
 {
     trap_set_irq(VECTOR_TIMER, timer_interrupt, 0);
     spin_lock_init(&this_cpu()->timers.lock);
+    this_cpu()->timers.due_tsc = this_cpu()->timers.armed_tsc = LAPIC_TIMER_OFF;
 }

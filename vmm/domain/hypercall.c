@@ -73,6 +73,7 @@ long hypercall_continue(struct vcpu *v)
 bool hypercall_preempt_check(void)
 {
     irq_window();
+    timers_look();
     return READ_ONCE(this_cpu()->work);
 }
 

@@ -86,6 +86,9 @@ static void check_execution_controls(struct check *c)
     check_page(c, proc & PROC_IO_BITMAPS, VMCS_IO_BITMAP_B);
     check_page(c, proc & PROC_MSR_BITMAPS, VMCS_MSR_BITMAP);
     check_apic_controls(c, pin, proc, proc2);
+    rule(c, pin & PIN_PREEMPTION_TIMER || !(c->read(VMCS_EXIT_CONTROLS) & EXIT_SAVE_TIMER),
+         VMCS_EXIT_CONTROLS, c->read(VMCS_EXIT_CONTROLS),
+         "26.2.1.2: saving the preemption timer needs the timer");
     rule(c, pin & PIN_NMI || !(pin & PIN_VIRTUAL_NMI), VMCS_PIN_CONTROLS, pin,
          "26.2.1.1: virtual NMIs need NMI exiting");
     rule(c, pin & PIN_VIRTUAL_NMI || !(proc & PROC_NMI_WINDOW), VMCS_PROC_CONTROLS, proc,

@@ -180,6 +180,12 @@ static void on_interrupt(struct vcpu *v)
     irq_window();
 }
 
+static void on_preemption_timer(struct vcpu *v)
+{
+    (void)v;
+    atomic_or(&this_cpu()->work, SOFTIRQ_TIMER);
+}
+
 static void on_nothing(struct vcpu *v)
 {
     (void)v;
@@ -389,6 +395,7 @@ static handler_fn *const handlers[REASON_NR] = {
     [REASON_EPT_VIOLATION] = on_ept_violation,
     [REASON_EPT_MISCONFIGURATION] = on_ept_misconfiguration,
     [REASON_INVEPT] = on_undefined,
+    [REASON_PREEMPTION_TIMER] = on_preemption_timer,
     [REASON_INVVPID] = on_undefined,
     [REASON_WBINVD] = on_skip,
     [REASON_XSETBV] = on_xsetbv,

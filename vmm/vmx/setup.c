@@ -1,6 +1,7 @@
 /* setup.c: what VT-x this machine has, in one table of controls, and turning it on (SDM 3D,
  * appendix A; 3C, 23.7). */
 #include "core/errno.h"
+#include "core/lapic.h"
 #include "core/print.h"
 #include "core/string.h"
 #include "core/x86.h"
@@ -14,6 +15,7 @@ enum { /* SDM 3D, appendix A */
        MSR_VMX_PROC = 0x482,
        MSR_VMX_EXIT = 0x483,
        MSR_VMX_ENTRY = 0x484,
+       MSR_VMX_MISC = 0x485,
        MSR_VMX_CR0_FIXED0 = 0x486,
        MSR_VMX_PROC2 = 0x48b,
        MSR_VMX_EPT_VPID = 0x48c,
@@ -36,6 +38,7 @@ struct control {
 static const struct control pin_controls[] = {{PIN_INTERRUPT, true, "external-interrupt exiting"},
                                               {PIN_NMI, true, "NMI exiting"},
                                               {PIN_VIRTUAL_NMI, true, "virtual NMIs"},
+                                              {PIN_PREEMPTION_TIMER, false, "preemption timer"},
                                               {}};
 static const struct control proc_controls[] = {
     {PROC_INTERRUPT_WINDOW, true, "interrupt-window exiting"},
@@ -69,6 +72,7 @@ static const struct control exit_controls[] = {
     {EXIT_HOST_64, true, "64-bit host"},
     {EXIT_LOAD_PAT, true, "load PAT on exit"},
     {EXIT_LOAD_EFER, true, "load EFER on exit"},
+    {EXIT_SAVE_TIMER, false, "save the preemption timer on exit"},
     {}};
 static const struct control entry_controls[] = {
     {ENTRY_LOAD_DEBUG, true, "load debug controls on entry"},
@@ -139,6 +143,30 @@ static const struct {
     {CAP_INVVPID_ALL, "INVVPID of all contexts"},
 };
 
+/* Westmere's preemption timer may count at another rate than it says (Intel's specification
+ * updates). Older CPUs with the same fault have no unrestricted guest. */
+static bool timer_counts_wrongly(void)
+{
+    uint32_t a = cpuid(1, 0).a, model = (a >> 4 & 0xf) | (a >> 12 & 0xf0);
+
+    return (a >> 8 & 0xf) == 6 && (model == 0x25 || model == 0x2c || model == 0x2f);
+}
+
+/* The preemption timer (25.5.1) as the pCPU's timer while a guest runs: with all that goes with it,
+ * or not at all. */
+static void choose_timer(void)
+{
+    timers_end_stays = vmx_caps.pin & PIN_PREEMPTION_TIMER && vmx_caps.exit & EXIT_SAVE_TIMER &&
+                       lapic_timer_has_deadline() && !timer_counts_wrongly();
+    vmx_caps.timer_shift = rdmsr(MSR_VMX_MISC) & 0x1f;
+    if (!timers_end_stays) {
+        vmx_caps.pin &= ~(uint32_t)PIN_PREEMPTION_TIMER;
+        vmx_caps.exit &= ~(uint32_t)EXIT_SAVE_TIMER;
+    }
+    log_info("VT-x: a guest's stay ends by the %s timer",
+             timers_end_stays ? "preemption" : "LAPIC's");
+}
+
 /* May changing an executable entry's size raise a machine check (CVE-2018-12207)? A guest does that
  * by itself with its own tables over a large entry. Only a CPU that says so is free of it. */
 static bool large_code_unsafe(void)
@@ -168,6 +196,7 @@ int vmx_setup(struct p2m_limits *ept)
         log_err("this CPU has VT-x without what Ringfence needs of it: %s", missing.text);
         return -EOPNOTSUPP;
     }
+    choose_timer();
     vmx_caps.cr0_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0);
     vmx_caps.cr0_fixed1 = rdmsr(MSR_VMX_CR0_FIXED0 + 1);
     vmx_caps.cr4_fixed0 = rdmsr(MSR_VMX_CR0_FIXED0 + 2);

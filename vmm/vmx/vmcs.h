@@ -55,6 +55,7 @@ enum pin_control { /* SDM 3C, table 24-5 */
                    PIN_INTERRUPT = 1 << 0,
                    PIN_NMI = 1 << 3,
                    PIN_VIRTUAL_NMI = 1 << 5,
+                   PIN_PREEMPTION_TIMER = 1 << 6,
                    PIN_POSTED_INTERRUPTS = 1 << 7,
 };
 enum proc_control { /* table 24-6 */
@@ -92,6 +93,7 @@ enum exit_control { /* table 24-13 */
                     EXIT_HOST_64 = 1 << 9,
                     EXIT_LOAD_PAT = 1 << 19,
                     EXIT_LOAD_EFER = 1 << 21,
+                    EXIT_SAVE_TIMER = 1 << 22,
 };
 enum entry_control { /* table 24-15 */
                      ENTRY_LOAD_DEBUG = 1 << 2,
@@ -203,6 +205,7 @@ struct vmx_vcpu {
     bool launched;
     uint64_t host_rsp;         /* what the VMCS holds: enter.asm keeps it right */
     uint64_t rip, rsp, rflags; /* what the VMCS holds */
+    uint64_t due_tsc;          /* when the preemption timer was loaded to end the stay */
     uint64_t cr0_shadow, cr4_shadow, efer;
     uint32_t proc, proc2, entry_controls;
     uint64_t eoi_exit[4]; /* what the VMCS holds */
@@ -250,6 +253,7 @@ struct vmx_caps {
     uint32_t pin, proc, proc2, exit, entry; /* control words as we use them */
     uint64_t cr0_fixed0, cr0_fixed1, cr4_fixed0, cr4_fixed1;
     uint64_t ept_vpid;
+    uint8_t timer_shift; /* the preemption timer counts TSC ticks shifted right by this */
 };
 extern struct vmx_caps vmx_caps;
 

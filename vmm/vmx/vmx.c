@@ -240,6 +240,22 @@ static void write_changed(enum vmcs_field f, uint64_t *held, uint64_t val)
     }
 }
 
+#define TIMER_KEPT_EXITS 16
+
+/* The stay ends when the pCPU's first timer is due. What is left of it goes from exit to entry in
+ * the VMCS, but the time between the two is not counted (25.5.1): it is loaded anew by each
+ * vmx_run, when the pCPU has another first timer, and after some exits, so that it is late by no
+ * more than those took. */
+static void load_timer(struct vmx_vcpu *s, struct cpu *c)
+{
+    uint64_t due = c->timers.due_tsc, now = rdtsc();
+
+    s->due_tsc = due;
+    if (timers_end_stays)
+        vmwrite(VMCS_PREEMPTION_TIMER,
+                due > now ? MIN(((due - now) >> vmx_caps.timer_shift) + 1, 0xffffffffUL) : 0);
+}
+
 /* Interrupts are off throughout: one that comes after the look at the work words ends the guest at
  * once (25.2). */
 static void vmx_run(struct vcpu *v)
@@ -248,7 +264,10 @@ static void vmx_run(struct vcpu *v)
     struct vmx_cpu *x = c->vendor;
     struct vmx_vcpu *s = vmx_vcpu(v);
 
+    load_timer(s, c);
     do {
+        if (unlikely(s->due_tsc != c->timers.due_tsc || !(c->guest_exits % TIMER_KEPT_EXITS)))
+            load_timer(s, c);
         if (unlikely(s->tag_generation != x->tag_generation || s->tag_cpu != c->id))
             take_tag(s, x, c->id);
         write_changed(VMCS_GUEST_RIP, &s->rip, v->regs.rip);
