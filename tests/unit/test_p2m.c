@@ -78,7 +78,7 @@ static enum p2m_format format;
 static struct {
     gfn_t gfn;
     mfn_t mfn;
-    bool valid, w;
+    bool valid, w, d;
 } tlb[TLB];
 static unsigned flushes;
 static gfn_t mmio_start, mmio_end;
@@ -96,9 +96,10 @@ bool dom0_may_map_mmio(gfn_t gfn)
 }
 
 static bool small_code; /* large entries must not be executable */
+static bool dirty_bits, forgone;
 
 struct translation {
-    bool present, w, x;
+    bool present, w, x, d;
     mfn_t mfn;
     unsigned level, memtype; /* NPT: PAT index; EPT: type */
 };
@@ -128,11 +129,15 @@ static struct translation hardware_walk(const struct domain *d, gfn_t gfn)
         assert_int_equal(e & ((1ULL << (9 * (t.level - 1))) - 1) << 12, 0);
         assert_int_equal(e & 0x80, t.level > 1 ? 0x80 : 0); /* NPT, 4 KiB: PAT */
         if (format == P2M_FORMAT_NPT) {
-            assert_int_equal(e & 0xf60, 0); /* A, D, G, and software's that we leave alone */
+            assert_int_equal(e & 0xf00, 0); /* G, and software's that we leave alone */
+            assert_true(forgone || !(e & 0x20) == !dirty_bits);
             t.memtype = e >> 3 & 3;
+            t.d = e & 0x40;
         } else {
-            assert_int_equal(e & 0xf40, 0);
+            assert_int_equal(e & 0xc40, 0);
+            assert_true(forgone || !(e & 0x100) == !dirty_bits);
             t.memtype = e >> 3 & 7;
+            t.d = e & 0x200;
         }
         t.present = true;
         t.mfn = (e & 0x000ffffffffff000ULL) >> 12;
@@ -149,7 +154,7 @@ static void tlb_check(const struct domain *d)
         if (!tlb[i].valid)
             continue;
         t = hardware_walk(d, tlb[i].gfn);
-        if (!t.present || t.mfn != tlb[i].mfn || (tlb[i].w && !t.w))
+        if (!t.present || t.mfn != tlb[i].mfn || (tlb[i].w && !t.w) || (tlb[i].d && !t.d))
             fail_msg("stale translation of gfn %lx", tlb[i].gfn);
     }
 }
@@ -164,6 +169,7 @@ static void tlb_fill(const struct domain *d, gfn_t gfn)
     tlb[i].gfn = gfn;
     tlb[i].mfn = t.mfn;
     tlb[i].w = t.w;
+    tlb[i].d = t.d;
     tlb[i].valid = true;
 }
 
@@ -191,8 +197,11 @@ static struct domain *new_domain(uint64_t max_pages)
 
 static void start(enum p2m_format f, bool large_1g, uint64_t max_pages, bool is_dom0)
 {
-    struct p2m_limits limits = {
-        .large_1g = large_1g, .large_2m = true, .large_code_unsafe = small_code, .gpa_bits = 40};
+    struct p2m_limits limits = {.large_1g = large_1g,
+                                .large_2m = true,
+                                .large_code_unsafe = small_code,
+                                .dirty_bits = dirty_bits,
+                                .gpa_bits = 40};
 
     format = f;
     p2m_setup(f, limits);
@@ -535,13 +544,23 @@ static void run_random(enum p2m_format f, bool large_1g)
 static void test_random_npt(void **state)
 {
     (void)state;
+    dirty_bits = true;
     run_random(P2M_FORMAT_NPT, true);
+    dirty_bits = false;
 }
 
 static void test_random_ept(void **state)
 {
     (void)state;
     run_random(P2M_FORMAT_EPT, true);
+}
+
+static void test_random_ept_dirty_bits(void **state)
+{
+    (void)state;
+    dirty_bits = true;
+    run_random(P2M_FORMAT_EPT, true);
+    dirty_bits = false;
 }
 
 static void test_random_no_1g(void **state)
@@ -781,6 +800,89 @@ static void test_tracking(void **state)
     finish();
 }
 
+/* A guest writes: the number of faults that took. */
+static unsigned guest_writes(gfn_t gfn)
+{
+    uint64_t *table = pa_to_virt(p2m_root(dom));
+    unsigned faults = 0, l = 4;
+
+    while (!hardware_walk(dom, gfn).w) {
+        assert_true(++faults < 3);
+        assert_int_equal(fault(gfn, true), P2M_FAULT_RESOLVED);
+    }
+    for (; l > 1 && !(table[gfn >> (9 * (l - 1)) & 511] & 0x80); l--)
+        table = pa_to_virt(table[gfn >> (9 * (l - 1)) & 511] & 0x000ffffffffff000ULL);
+    table[gfn >> (9 * (l - 1)) & 511] |= format == P2M_FORMAT_NPT ? 0x40 : 0x200;
+    return faults;
+}
+
+/* Tracked by dirty bits, a page costs no fault once its large entry is split. */
+static void track_by_dirty_bits(enum p2m_format f)
+{
+    uint8_t bitmap[64];
+    struct page_info *pg;
+
+    dirty_bits = true;
+    start(f, true, 1000, false);
+    assert_true(p2m_dirty_bits(dom));
+    pg = domain_page_alloc(dom, 0, 0);
+    p2m_set(dom, 0x400, 0x10400, 9, P2M_RAM);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 512);
+    assert_int_equal(guest_writes(0x433), 1);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    assert_int_equal(bitmap[6], 8);
+    for (unsigned i = 0; i < 3; i++) {
+        unsigned before = flushes;
+        assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 0);
+        assert_int_equal(flushes, before);
+        assert_int_equal(guest_writes(0x433), 0);
+        assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, false), 1); /* still dirty */
+        tlb_fill(dom, 0x433);
+        assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+        assert_int_equal(flushes, before + 1);
+        tlb_check(dom);
+    }
+    p2m_mark_dirty(dom, 0x433); /* the hypervisor wrote, or a new page came */
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    p2m_set(dom, 0x433, page_to_mfn(pg), 0, P2M_RAM);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    page_put(p2m_get_page(dom, 0x433, false, NULL));
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 0);
+    page_put(p2m_get_page(dom, 0x433, true, NULL));
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    p2m_logdirty_enable(dom); /* while the whole is logged, pages are write-protected */
+    assert_int_equal(guest_writes(0x433), 1);
+    assert_int_equal(p2m_dirty_count(dom), 1);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    assert_int_equal(guest_writes(0x433), 1);
+    p2m_logdirty_disable(dom);
+    p2m_mark_dirty(dom, 0x434);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 2);
+    assert_int_equal(guest_writes(0x433), 0);
+    assert_int_equal(p2m_logdirty_range(dom, 0x400, 512, bitmap, true), 1);
+    forgone = true;
+    p2m_forgo_dirty_bits(dom); /* all that its CPUs may have written counts */
+    assert_int_equal(p2m_logdirty_range(dom, 0x433, 1, bitmap, true), 1);
+    assert_int_equal(guest_writes(0x433), 1);
+    assert_int_equal(p2m_logdirty_range(dom, 0x433, 1, bitmap, true), 1);
+    p2m_set(dom, 0x433, INVALID_MFN, 0, P2M_HOLE);
+    page_put_alloc_ref(pg);
+    finish();
+    dirty_bits = forgone = false;
+}
+
+static void test_dirty_bits_npt(void **state)
+{
+    (void)state;
+    track_by_dirty_bits(P2M_FORMAT_NPT);
+}
+
+static void test_dirty_bits_ept(void **state)
+{
+    (void)state;
+    track_by_dirty_bits(P2M_FORMAT_EPT);
+}
+
 /* Without memory to split a large entry, all of it is dirty rather than none. */
 static void test_dirty_without_memory(void **state)
 {
@@ -986,10 +1088,13 @@ int main(void)
         cmocka_unit_test(test_get_page),
         cmocka_unit_test(test_dom0_mmio),
         cmocka_unit_test(test_tracking),
+        cmocka_unit_test(test_dirty_bits_npt),
+        cmocka_unit_test(test_dirty_bits_ept),
         cmocka_unit_test(test_dirty_without_memory),
         cmocka_unit_test(test_mark_rom),
         cmocka_unit_test(test_random_npt),
         cmocka_unit_test(test_random_ept),
+        cmocka_unit_test(test_random_ept_dirty_bits),
         cmocka_unit_test(test_random_no_1g),
         cmocka_unit_test(test_small_code),
         cmocka_unit_test(test_random_small_code),

@@ -139,6 +139,15 @@ static void long_mode_apic(void)
     vmcs[VMCS_APIC_ACCESS] = 0x5000;
 }
 
+static void long_mode_posted(void)
+{
+    long_mode_apic();
+    vmcs[VMCS_PIN_CONTROLS] |= PIN_POSTED_INTERRUPTS;
+    vmcs[VMCS_EXIT_CONTROLS] |= EXIT_ACK_INTERRUPT;
+    vmcs[VMCS_POSTED_VECTOR] = 0xf2;
+    vmcs[VMCS_POSTED_DESCRIPTOR] = 0x5040;
+}
+
 static void pae_mode(void)
 {
     real_mode();
@@ -162,7 +171,8 @@ static void v86_mode(void)
 
 static void good_states_pass(void **state)
 {
-    void (*const modes[])(void) = {real_mode, long_mode, long_mode_apic, pae_mode, v86_mode};
+    void (*const modes[])(void) = {real_mode,        long_mode, long_mode_apic,
+                                   long_mode_posted, pae_mode,  v86_mode};
     (void)state;
     for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
         modes[i]();
@@ -197,9 +207,14 @@ static const struct spoil spoils[] = {
      VMCS_PROC2_CONTROLS},
     {long_mode_apic, VMCS_PIN_CONTROLS, 0x16 | PIN_NMI | PIN_VIRTUAL_NMI, 0},
     {long_mode_apic, VMCS_APIC_ACCESS, 0x5008, 0},
+    {long_mode, VMCS_PIN_CONTROLS, 0x16 | PIN_INTERRUPT | PIN_POSTED_INTERRUPTS, 0},
+    {long_mode_posted, VMCS_EXIT_CONTROLS, 0x36dfb | EXIT_HOST_64, 0},
+    {long_mode_posted, VMCS_POSTED_VECTOR, 0x1f2, 0},
+    {long_mode_posted, VMCS_POSTED_DESCRIPTOR, 0x5020, 0},
     {long_mode, VMCS_VPID, 0, 0},
     {long_mode, VMCS_EPT_POINTER, 0x100000 | 6, 0},
     {long_mode, VMCS_EPT_POINTER, 0x100000 | 5 | 3 << 3, 0},
+    {long_mode, VMCS_EPT_POINTER, 0x100000 | EPTP_WB_4_LEVELS | EPTP_DIRTY_BITS, 0},
     {long_mode, VMCS_ENTRY_INFO, EVENT_VALID | 1 << 8 | 32, 0},
     {long_mode, VMCS_ENTRY_INFO, EVENT_VALID | EVENT_NMI << 8 | 3, 0},
     {long_mode, VMCS_ENTRY_INFO, EVENT_VALID | EVENT_EXCEPTION << 8 | 33, 0},

@@ -178,6 +178,7 @@ static void choose_vendor(void)
         p2m_setup(P2M_FORMAT_NPT,
                   (struct p2m_limits){.large_1g = cpuid(0x80000001, 0).d & (1u << 26),
                                       .large_2m = true,
+                                      .dirty_bits = true,
                                       .gpa_bits = MIN(cpuid(0x80000008, 0).a & 0xff, 48u)});
         return;
     }

@@ -11,6 +11,7 @@
 #include "core/errno.h"
 #include "core/lapic.h"
 #include "core/smp.h"
+#include "core/trap.h"
 #include "core/watchdog.h"
 #include "core/x86.h"
 #include "domain/exit.h"
@@ -183,6 +184,19 @@ void vcpu_kick(struct vcpu *v, uint32_t work)
     }
     if (READ_ONCE(v->sched.running) && v != this_cpu()->curr)
         cpu_kick(cpus[v->sched.cpu]);
+}
+
+/* Wherever the interrupt finds its pCPU, v hears of it: in v, the CPU takes what was posted; in the
+ * hypervisor or another guest, v, which has left, looks before it enters or sleeps (vlapic_news).
+ * A CPU that does not take it exits, and its handler makes the one that runs look. */
+void vcpu_post(struct vcpu *v)
+{
+    struct cpu *c = cpus[READ_ONCE(v->sched.cpu)];
+
+    if (c != this_cpu() && READ_ONCE(c->in_guest) && READ_ONCE(c->curr) == v)
+        lapic_send(c->apic_id, VECTOR_POSTED);
+    else
+        vcpu_kick(v, VWORK_EVENT);
 }
 
 void vcpu_unblock(struct vcpu *v, uint32_t bits)

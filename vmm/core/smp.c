@@ -55,9 +55,21 @@ static void kick_interrupt(unsigned data)
     lapic_eoi();
 }
 
+/* In the hypervisor, or from a guest whose CPU does not take posted interrupts. */
+static void posted_interrupt(unsigned data)
+{
+    struct vcpu *v = this_cpu()->curr;
+
+    (void)data;
+    lapic_eoi();
+    if (v)
+        atomic_or(&v->work, VWORK_EVENT);
+}
+
 int cpu_start(struct cpu *c)
 {
     trap_set_irq(VECTOR_KICK, kick_interrupt, 0);
+    trap_set_irq(VECTOR_POSTED, posted_interrupt, 0);
     timers_cpu_init();
     int err = hvm_ops->cpu_up(c);
     if (err)

@@ -124,15 +124,20 @@ static void __noreturn trap_fatal(struct trap_frame *f)
     panic("unexpected exception %lu in Ringfence", f->vector);
 }
 
+void trap_irq(uint8_t vector)
+{
+    if (irq_table[vector].fn)
+        irq_table[vector].fn(irq_table[vector].data);
+    else if (vector != VECTOR_SPURIOUS)
+        lapic_eoi();
+}
+
 void trap_dispatch(struct trap_frame *f)
 {
     struct cpu *c = this_cpu();
 
     if (f->vector >= 32) {
-        if (irq_table[f->vector].fn)
-            irq_table[f->vector].fn(irq_table[f->vector].data);
-        else if (f->vector != VECTOR_SPURIOUS)
-            lapic_eoi();
+        trap_irq((uint8_t)f->vector);
         return;
     }
     if (f->vector == 2) {

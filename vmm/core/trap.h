@@ -8,6 +8,7 @@ enum { /* host vectors above the devices' */
        VECTOR_LAST_DEVICE = 0xef,
        VECTOR_TIMER = 0xf0,
        VECTOR_KICK = 0xf1,
+       VECTOR_POSTED = 0xf2, /* a vCPU's posted interrupts: vcpu_post */
        VECTOR_SPURIOUS = 0xff,
 };
 
@@ -22,6 +23,8 @@ void trap_load_idt(void);
 /* Route a device vector to fn(data), called with interrupts off; fn does the EOI. */
 typedef void irq_fn(unsigned data);
 void trap_set_irq(uint8_t vector, irq_fn *fn, unsigned data);
+/* Handle an interrupt that this pCPU's LAPIC has handed over, but not through the IDT. */
+void trap_irq(uint8_t vector);
 /* A free device vector, or -ENOSPC. */
 int trap_alloc_vector(irq_fn *fn, unsigned data);
 

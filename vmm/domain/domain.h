@@ -243,6 +243,8 @@ void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info);
 /* ---- scheduling: core/sched.c ------------------------------------------------------------ */
 /* Set a work bit and make v look at it: wakes it, or interrupts the pCPU it runs on. */
 void vcpu_kick(struct vcpu *v, uint32_t work);
+/* The same for an interrupt posted to v: no exit where v is in its guest on another pCPU. */
+void vcpu_post(struct vcpu *v);
 /* Clear / set block bits. vcpu_unblock wakes v when nothing blocks it any more. */
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);

@@ -19,6 +19,17 @@ static bool event_deliverable(struct vcpu *v)
     return v->regs.rflags & RFLAGS_IF && platform_pending_interrupt(v, &src) >= 0;
 }
 
+/* Sleep until an event comes. One that came since they were looked for is seen here: the locked
+ * instruction in vcpu_block keeps this look behind the end of the stay in the guest. */
+static void halt(struct vcpu *v)
+{
+    vcpu_block(v, VBLOCK_HALTED);
+    if (READ_ONCE(v->work) & VWORK_EVENT || vlapic_news(v)) {
+        atomic_or(&v->work, VWORK_EVENT);
+        atomic_and(&v->block, ~VBLOCK_HALTED);
+    }
+}
+
 bool vcpu_do_work(struct vcpu *v)
 {
     uint32_t work = atomic_xchg(&v->work, 0);
@@ -40,9 +51,7 @@ bool vcpu_do_work(struct vcpu *v)
             hvm_callback_update(v);
         if (v->halted) {
             if (!event_deliverable(v)) {
-                vcpu_block(v, VBLOCK_HALTED);
-                if (READ_ONCE(v->work) & VWORK_EVENT)
-                    atomic_and(&v->block, ~VBLOCK_HALTED);
+                halt(v);
                 return false;
             }
             v->halted = false;
@@ -261,9 +270,7 @@ void exit_hlt(struct vcpu *v, unsigned insn_bytes)
         return;
     }
     v->halted = true;
-    vcpu_block(v, VBLOCK_HALTED);
-    if (READ_ONCE(v->work) & VWORK_EVENT)
-        atomic_and(&v->block, ~VBLOCK_HALTED);
+    halt(v);
 }
 
 void exit_xsetbv(struct vcpu *v, unsigned insn_bytes)

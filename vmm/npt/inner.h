@@ -16,7 +16,9 @@
 #define PTE_PRESENT    BIT(0) /* NPT: P. EPT: R */
 #define PTE_WRITE      BIT(1)
 #define PTE_USER_EXEC  BIT(2) /* NPT: U/S, as guest accesses count as user's. EPT: X */
+#define NPT_DIRTY      BIT(6) /* its accessed bit is the one below, as EPT's */
 #define PTE_LARGE      BIT(7)
+#define EPT_DIRTY      BIT(9)
 #define PTE_ADDR       0x000ffffffffff000ULL
 #define PTE_TYPE_SHIFT 52
 #define PTE_TYPE       (0x3fULL << PTE_TYPE_SHIFT)
@@ -36,9 +38,15 @@
  * The lock guards everything that is written. Readers walk without it: a table that is unlinked is
  * reused only by this p2m, and only after `seq` was bumped, which tells readers to start again.
  *
- * Dirty logging needs no bitmap: a page is dirty when its type is P2M_RAM and every table above it
- * is writable. Logging starts by taking the write permission from the top level's entries only; it
- * is pushed down, one table at a time, where the guest writes (p2m_resolve). */
+ * Dirty logging needs no bitmap: a page is dirty when its type is P2M_RAM, every table above it is
+ * writable, and its entry's dirty bit is set. Logging starts by taking the write permission from
+ * the top level's entries only; it is pushed down, one table at a time, where the guest writes
+ * (p2m_resolve).
+ *
+ * Entries are made with the accessed and the dirty bit set, so that the CPU has nothing to write.
+ * The dirty bit of a page is cleared where somebody tracks a range (VRAM): it costs no fault, and
+ * CPUs set it behind our back, so a change that would lose one sets it. While the whole domain is
+ * logged the pages are write-protected instead: that can be handed down, and counted. */
 struct p2m {
     spinlock_t lock;
     struct domain *d;
@@ -49,9 +57,11 @@ struct p2m {
     unsigned pool_count;
     uint64_t table_pages; /* all: root, linked, unlinked and pooled */
     gfn_t max_gfn;
-    bool small_code; /* large entries are not executable: executing splits them */
-    bool logdirty;   /* logging the whole domain */
-    bool tracking;   /* somebody cleaned a range without logging the whole (VRAM) */
+    bool small_code;    /* large entries are not executable: executing splits them */
+    bool logdirty;      /* logging the whole domain */
+    bool logged;        /* it was or is: tables may be write-protected */
+    bool tracking;      /* somebody cleaned a range without logging the whole (VRAM) */
+    uint64_t dirty_bit; /* of an entry; 0: not used, clean pages are write-protected */
     uint64_t dirty_count;
 };
 
@@ -89,9 +99,11 @@ static inline mfn_t pte_mfn(uint64_t e) /* of a leaf that is present */
 {
     return (e & PTE_ADDR) >> PAGE_SHIFT;
 }
-static inline bool pte_dirty(uint64_t e)
+static inline bool pte_dirty(const struct p2m *p, uint64_t e)
 {
-    return pte_type(e) == P2M_RAM || (e & PTE_SW_DIRTY);
+    if (pte_type(e) == P2M_RAM)
+        return (e & p->dirty_bit) == p->dirty_bit;
+    return e & PTE_SW_DIRTY;
 }
 static inline struct page_info *table_page(const uint64_t *entry)
 {
@@ -120,4 +132,4 @@ void p2m_split(struct p2m *p, uint64_t *entry, unsigned level);
 /* gfn is written to: unprotect it, or mark it when its type stays. In logdirty.c. */
 void p2m_make_dirty(struct p2m *p, gfn_t gfn);
 /* Dirty pages below a table that is itself writable. */
-uint64_t p2m_count_dirty(const uint64_t *table, unsigned level);
+uint64_t p2m_count_dirty(const struct p2m *p, const uint64_t *table, unsigned level);

@@ -1,4 +1,5 @@
-/* logdirty.c: dirty logging, kept in the entries themselves: a page is dirty when it is writable.
+/* logdirty.c: dirty logging, kept in the entries themselves: a page is dirty when it is writable
+ * and, where the CPU keeps one, has its dirty bit set.
  *
  * Enabling takes the write permission from the entries of the top level, whatever the size of the
  * domain; p2m_resolve hands it down where somebody writes. A clean page is P2M_LOGDIRTY, or lies
@@ -10,7 +11,7 @@
 #include "npt/inner.h"
 
 /* Dirty pages below a table that is itself writable. */
-uint64_t p2m_count_dirty(const uint64_t *table, unsigned level)
+uint64_t p2m_count_dirty(const struct p2m *p, const uint64_t *table, unsigned level)
 {
     uint64_t n = 0;
 
@@ -18,8 +19,8 @@ uint64_t p2m_count_dirty(const uint64_t *table, unsigned level)
         uint64_t e = table[i];
 
         if (pte_is_table(e, level))
-            n += e & PTE_WRITE ? p2m_count_dirty(pte_table(e), level - 1) : 0;
-        else if (pte_dirty(e))
+            n += e & PTE_WRITE ? p2m_count_dirty(p, pte_table(e), level - 1) : 0;
+        else if (pte_dirty(p, e))
             n += 1ULL << level_order(level);
     }
     return n;
@@ -30,7 +31,7 @@ int p2m_logdirty_enable(struct domain *d)
     struct p2m *p = d->p2m;
 
     spin_lock(&p->lock);
-    p->logdirty = true;
+    p->logdirty = p->logged = true;
     p->dirty_count = 0;
     for (unsigned i = 0; i < TABLE_ENTRIES; i++)
         if (p->root[i])
@@ -52,6 +53,21 @@ void p2m_logdirty_disable(struct domain *d)
         if (p->root[i])
             WRITE_ONCE(p->root[i], p->root[i] | PTE_WRITE);
     spin_unlock(&p->lock);
+}
+
+/* What was clean by its dirty bit counts as dirty once more. */
+void p2m_forgo_dirty_bits(struct domain *d)
+{
+    struct p2m *p = d->p2m;
+
+    spin_lock(&p->lock);
+    p->dirty_bit = 0;
+    spin_unlock(&p->lock);
+}
+
+bool p2m_dirty_bits(const struct domain *d)
+{
+    return READ_ONCE(d->p2m->dirty_bit);
 }
 
 bool p2m_logdirty_enabled(const struct domain *d)
@@ -78,7 +94,9 @@ static uint64_t dirtied(const struct p2m *p, uint64_t e, unsigned level)
 
     if (t == P2M_LOGDIRTY)
         return pte_retype(p, e, level, P2M_RAM);
-    return p->logdirty && p2m_is_ram(t) && t != P2M_RAM ? e | PTE_SW_DIRTY : e;
+    if (t == P2M_RAM)
+        return e | p->dirty_bit;
+    return p->logdirty && p2m_is_ram(t) ? e | PTE_SW_DIRTY : e;
 }
 
 void p2m_make_dirty(struct p2m *p, gfn_t gfn)
@@ -108,9 +126,12 @@ void p2m_make_dirty(struct p2m *p, gfn_t gfn)
 void p2m_mark_dirty(struct domain *d, gfn_t gfn)
 {
     struct p2m *p = d->p2m;
+    unsigned level;
 
     if (gfn >> (p2m_gpa_bits - PAGE_SHIFT))
         return;
+    if (!p->logged && pte_dirty(p, p2m_lookup(p, gfn, &level)))
+        return; /* most pages, while only VRAM is tracked */
     spin_lock(&p->lock);
     if (p->logdirty || p->tracking)
         p2m_make_dirty(p, gfn);
@@ -133,10 +154,16 @@ static uint64_t *find_entry(struct p2m *p, gfn_t gfn, unsigned *level)
     }
 }
 
-static void protect(struct p2m *p, uint64_t *entry, unsigned level)
+/* The dirty leaf *entry is clean from now on; its translations must be flushed. One that is large
+ * is protected, so that the next write splits it. */
+static void make_clean(struct p2m *p, uint64_t *entry, unsigned level)
 {
     uint64_t e = *entry;
 
+    if (p->dirty_bit && level == 1 && !p->logdirty && pte_type(e) == P2M_RAM) {
+        atomic_and(entry, ~p->dirty_bit);
+        return;
+    }
     if (p->logdirty)
         p->dirty_count -= 1ULL << level_order(level);
     p2m_write_entry(entry, pte_type(e) == P2M_RAM ? pte_retype(p, e, level, P2M_LOGDIRTY)
@@ -166,11 +193,11 @@ static uint64_t scan_entry(struct p2m *p, gfn_t gfn, uint64_t count, bool clean,
         uint64_t span = 1ULL << level_order(level);
         uint64_t n = MIN(count, span - (gfn & (span - 1)));
 
-        *dirty = !pte_is_table(*entry, level) && pte_dirty(*entry);
+        *dirty = !pte_is_table(*entry, level) && pte_dirty(p, *entry);
         if (!*dirty || !clean)
             return n;
         if (n == span) {
-            protect(p, entry, level);
+            make_clean(p, entry, level);
             return n;
         }
         if (p2m_reserve(p, 1))

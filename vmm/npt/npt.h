@@ -48,6 +48,7 @@ enum p2m_format { P2M_FORMAT_NPT, P2M_FORMAT_EPT };
 struct p2m_limits {
     bool large_1g, large_2m;
     bool large_code_unsafe; /* guests but dom0 execute from 4 KiB entries only */
+    bool dirty_bits;        /* CPUs set accessed and dirty bits in entries */
     unsigned gpa_bits;
 };
 
@@ -80,7 +81,8 @@ struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m
 int p2m_change_type(struct domain *d, gfn_t gfn, enum p2m_type from, enum p2m_type to);
 
 /* Dirty logging. enable: all RAM turns P2M_LOGDIRTY lazily or at once; a write fault calls
- * p2m_fault which marks and unprotects. Bitmaps are read and cleared by range. */
+ * p2m_fault which marks and unprotects. Without it, ranges are tracked by dirty bits where there
+ * are any. Bitmaps are read and cleared by range. */
 int p2m_logdirty_enable(struct domain *d);
 void p2m_logdirty_disable(struct domain *d);
 bool p2m_logdirty_enabled(const struct domain *d);
@@ -89,6 +91,10 @@ bool p2m_logdirty_enabled(const struct domain *d);
 int64_t p2m_logdirty_range(struct domain *d, gfn_t first, uint64_t count, uint8_t *bitmap,
                            bool clean);
 uint64_t p2m_dirty_count(const struct domain *d);
+/* Are d's pages tracked by dirty bits, which its CPUs must set then? From now on they are not, as
+ * CPUs that set them would refuse d something. Any context. */
+bool p2m_dirty_bits(const struct domain *d);
+void p2m_forgo_dirty_bits(struct domain *d);
 /* The hypervisor itself wrote this frame. */
 void p2m_mark_dirty(struct domain *d, gfn_t gfn);
 uint64_t p2m_max_gfn(const struct domain *d); /* highest gfn ever mapped */

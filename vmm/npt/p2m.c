@@ -52,6 +52,7 @@ uint64_t pte_leaf(const struct p2m *p, mfn_t mfn, unsigned level, enum p2m_type 
         e |= type_access[t] & (uint8_t)~PTE_USER_EXEC;
     else
         e |= type_access[t];
+    e |= p->dirty_bit | p->dirty_bit >> 1;
     return e | memory_type(p, t) | mfn << PAGE_SHIFT | (level > 1 ? PTE_LARGE : 0);
 }
 
@@ -159,7 +160,7 @@ struct page_info *p2m_get_page(struct domain *d, gfn_t gfn, bool write, enum p2m
         page_put(pg);
         return NULL;
     }
-    if (write && (p->logdirty || type == P2M_LOGDIRTY))
+    if (write && (p->logdirty || p->tracking))
         p2m_mark_dirty(d, gfn);
     return pg;
 }
@@ -318,10 +319,10 @@ static void account_dirty(struct p2m *p, uint64_t old, uint64_t new, unsigned le
     if (!p->logdirty)
         return;
     if (pte_is_table(old, level))
-        p->dirty_count -= p2m_count_dirty(pte_table(old), level - 1);
-    else if (pte_dirty(old))
+        p->dirty_count -= p2m_count_dirty(p, pte_table(old), level - 1);
+    else if (pte_dirty(p, old))
         p->dirty_count -= pages;
-    if (pte_dirty(new))
+    if (pte_dirty(p, new))
         p->dirty_count += pages;
 }
 
@@ -494,6 +495,8 @@ int p2m_init(struct domain *d)
     p->d = d;
     p->table_pages = 1;
     p->small_code = p2m_limits.large_code_unsafe && !d->is_dom0;
+    if (p2m_limits.dirty_bits)
+        p->dirty_bit = p2m_format == P2M_FORMAT_EPT ? EPT_DIRTY : NPT_DIRTY;
     p->generation = 1; /* what no vCPU remembers yet */
     d->p2m = p;
     return 0;

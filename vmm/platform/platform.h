@@ -91,8 +91,12 @@ void vlapic_write(struct vcpu *v, unsigned offset, uint32_t val);
 void vlapic_reset(struct vcpu *v);
 void vlapic_init_reset(struct vcpu *v);
 /* For a CPU that works on the LAPIC's page itself: platform/vlapic_cpu.c. All by the owner. */
-/* From now on it does, before v ever ran. -ENOMEM. */
-int vlapic_by_cpu(struct vcpu *v);
+/* From now on it does, before v ever ran; posted: and takes interrupts while the guest runs.
+ * -ENOMEM. */
+int vlapic_by_cpu(struct vcpu *v, bool posted);
+paddr_t vlapic_descriptor(const struct vcpu *v); /* of posted interrupts, 64 bytes */
+/* Has an interrupt been posted for v that nobody has taken yet? Any context. */
+bool vlapic_news(const struct vcpu *v);
 paddr_t vlapic_registers(const struct vcpu *v); /* the page */
 struct vlapic_entry {
     uint8_t requested, in_service; /* highest vectors of IRR and ISR; 0: none */

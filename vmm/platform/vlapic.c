@@ -125,6 +125,11 @@ void vlapic_set_irq(struct vcpu *v, uint8_t vector, bool level)
         atomic_or(tmr, bit);
     else if (!level && (READ_ONCE(*tmr) & bit))
         atomic_and(tmr, ~bit);
+    if (l->posted && !level) {
+        if (posted_request(l->posted, vector))
+            vcpu_post(v);
+        return;
+    }
     if (atomic_or(&l->requests[vector / 32 * 4], bit) & bit)
         return; /* still waiting since the last time */
     if (!(READ_ONCE(l->irr_summary) & 1u << (vector / 32)))
@@ -309,6 +314,7 @@ void vlapic_free(struct vcpu *v)
 {
     if (v->vlapic->by_cpu)
         kfree(v->vlapic->requests);
+    kfree(v->vlapic->posted);
     page_free(v->vlapic->regs);
     kfree(v->vlapic);
     v->vlapic = NULL;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "domain/domain.h"
+#include "platform/posted.h"
 #include "platform/vtick.h"
 
 enum lapic_reg { /* byte offsets; SDM 3A, table 10-1 */
@@ -71,12 +72,13 @@ enum lapic_error {
 };
 
 struct vlapic {
-    uint32_t *regs;       /* the page, indexed by byte offset / 4 */
-    uint32_t *requests;   /* where senders set bits, laid out as IRR: it, or apart. Atomic */
-    bool by_cpu;          /* apart: the CPU delivers; the summaries mean nothing */
-    uint32_t irr_summary; /* bit i: word i of IRR may be non-zero. Atomic */
-    uint32_t isr_summary; /* bit i: word i of ISR is non-zero */
-    bool accepts;         /* enabled by both IA32_APIC_BASE and the spurious vector register */
+    uint32_t *regs;        /* the page, indexed by byte offset / 4 */
+    uint32_t *requests;    /* where senders set bits, laid out as IRR: it, or apart. Atomic */
+    bool by_cpu;           /* apart: the CPU delivers; the summaries mean nothing */
+    struct posted *posted; /* by_cpu: edge-triggered ones are set here instead; NULL: no */
+    uint32_t irr_summary;  /* bit i: word i of IRR may be non-zero. Atomic */
+    uint32_t isr_summary;  /* bit i: word i of ISR is non-zero */
+    bool accepts;          /* enabled by both IA32_APIC_BASE and the spurious vector register */
     bool hw_enabled, x2apic;
     bool extint; /* takes the PIC's interrupts */
     uint64_t base_msr;
@@ -115,6 +117,16 @@ void vlapic_accept(struct vcpu *v, uint8_t vector);
 uint32_t vlapic_ppr(const struct vlapic *l);
 /* Highest vector of the 256-bit register at base, all of whose words are looked at; -1 for none. */
 int vlapic_highest(const struct vlapic *l, unsigned base);
+/* Is vector requested, wherever that may stand? Any context. */
+static inline bool vlapic_is_requested(const struct vlapic *l, uint8_t vector)
+{
+    uint32_t word = READ_ONCE(l->regs[LAPIC_IRR / 4 + vector / 32 * 4]) |
+                    READ_ONCE(l->requests[vector / 32 * 4]);
+
+    if (l->posted && READ_ONCE(l->posted->pir[vector / 64]) >> vector % 64 & 1)
+        return true;
+    return word >> vector % 32 & 1;
+}
 /* The register that an xAPIC's software cannot change has its value again. Owner only. */
 void vlapic_restore_id(struct vcpu *v);
 /* Note an error and raise the error LVT. Any context. */

@@ -2,23 +2,38 @@
  * delivery, SDM 3C, 29): it takes interrupts from IRR to ISR, does EOIs and writes registers.
  *
  * Nobody else may change IRR meanwhile, so senders leave their requests apart, and the vCPU moves
- * them before it enters.
+ * them before it enters; or the CPU itself does, from the posted-interrupt descriptor.
  */
 #include "platform/inner.h"
 #include "platform/vlapic.h"
 
 #define WORDS 8 /* of a 256-bit register; each is the first of four */
 
-int vlapic_by_cpu(struct vcpu *v)
+int vlapic_by_cpu(struct vcpu *v, bool posted)
 {
     struct vlapic *l = v->vlapic;
     uint32_t *apart = kzalloc(WORDS * 4 * sizeof(uint32_t));
 
     if (!apart)
         return -ENOMEM;
-    l->requests = apart;
+    l->requests = apart; /* freed with l, whatever comes */
     l->by_cpu = true;
+    if (posted) {
+        l->posted = kzalloc(sizeof(*l->posted)); /* aligned to its size */
+        if (!l->posted)
+            return -ENOMEM;
+    }
     return 0;
+}
+
+paddr_t vlapic_descriptor(const struct vcpu *v)
+{
+    return virt_to_pa(v->vlapic->posted);
+}
+
+bool vlapic_news(const struct vcpu *v)
+{
+    return v->vlapic->posted && posted_news(v->vlapic->posted);
 }
 
 paddr_t vlapic_registers(const struct vcpu *v)
@@ -28,13 +43,22 @@ paddr_t vlapic_registers(const struct vcpu *v)
 
 void vlapic_move_requests(struct vlapic *l)
 {
+    uint64_t posted[4];
+
     for (unsigned i = 0; i < WORDS * 4; i += 4)
         if (READ_ONCE(l->requests[i]))
             l->regs[LAPIC_IRR / 4 + i] |= atomic_xchg(&l->requests[i], 0);
+    if (l->posted && posted_take(l->posted, posted))
+        for (unsigned i = 0; i < WORDS; i++)
+            l->regs[LAPIC_IRR / 4 + 4 * i] |= (uint32_t)(posted[i / 2] >> i % 2 * 32);
 }
 
 void vlapic_drop_requests(struct vlapic *l)
 {
+    uint64_t posted[4];
+
+    if (l->posted)
+        posted_take(l->posted, posted);
     for (unsigned i = 0; i < WORDS * 4; i += 4)
         atomic_store(&l->requests[i], 0);
 }

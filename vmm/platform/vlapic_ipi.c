@@ -114,9 +114,7 @@ bool vlapic_requested(const struct domain *d, const struct apic_msg *m)
         struct vcpu *v = vcpu_at(d, i);
         if (!v || !vlapic_matches(v->vlapic, m->dest, m->logical))
             continue;
-        uint32_t word = peek(v->vlapic, LAPIC_IRR + (m->vector / 32) * 16u) |
-                        READ_ONCE(v->vlapic->requests[m->vector / 32 * 4]);
-        if (word >> (m->vector & 31) & 1)
+        if (vlapic_is_requested(v->vlapic, m->vector))
             return true;
     }
     return false;

@@ -55,14 +55,6 @@ static void arm(struct vlapic *l, uint64_t now)
     device_timer_set(&l->timer, l->next_ns);
 }
 
-static bool in_irr(const struct vlapic *l, uint8_t vector)
-{
-    uint32_t word =
-        READ_ONCE(*reg(l, LAPIC_IRR + vector / 32 * 16)) | READ_ONCE(l->requests[vector / 32 * 4]);
-
-    return word >> (vector % 32) & 1;
-}
-
 static void fire(struct vlapic *l)
 {
     uint32_t lvt = *reg(l, LAPIC_LVT_TIMER);
@@ -84,8 +76,9 @@ static void timer_fired(void *data)
         l->tsc_deadline = 0;
         if (l->tick.on) {
             uint8_t vector = (uint8_t)*reg(l, LAPIC_LVT_TIMER);
-            due = vtick_fire(&l->tick, now, in_irr(l, vector) ? VTICK_BUSY : VTICK_READY,
-                             l->vcpu->domain->hvm_params[HVM_PARAM_TIMER_MODE]);
+            due =
+                vtick_fire(&l->tick, now, vlapic_is_requested(l, vector) ? VTICK_BUSY : VTICK_READY,
+                           l->vcpu->domain->hvm_params[HVM_PARAM_TIMER_MODE]);
             l->next_ns = vtick_next(&l->tick, now);
         }
     }

@@ -7,6 +7,7 @@
 #include "core/errno.h"
 #include "core/machine.h"
 #include "core/print.h"
+#include "core/trap.h"
 #include "domain/hvm.h"
 #include "platform/platform.h"
 #include "vmx/vmcs.h"
@@ -37,8 +38,10 @@ void vmx_apic_setup(void)
         access_page = page_alloc();
     if (!access_page)
         vmx_caps.proc2 &= ~(uint32_t)(ALL_OF_IT | ACCESS_MODES);
-    log_info("VT-x: guests' interrupts are delivered by %s",
-             access_page ? "the CPU" : "VM entries");
+    if (!access_page || !(vmx_caps.exit & EXIT_ACK_INTERRUPT)) /* 26.2.1.1 */
+        vmx_caps.pin &= ~(uint32_t)PIN_POSTED_INTERRUPTS;
+    log_info("VT-x: guests' interrupts are delivered by %s%s",
+             access_page ? "the CPU" : "VM entries", vmx_apic_posts() ? ", and posted" : "");
 }
 
 int vmx_apic_vcpu_init(struct vcpu *v)
@@ -51,7 +54,7 @@ int vmx_apic_vcpu_init(struct vcpu *v)
     int err = t == P2M_HOLE ? p2m_set(v->domain, APIC_GFN, virt_to_mfn(access_page), ORDER_4K,
                                       P2M_MMIO_DIRECT)
                             : 0;
-    return err ? err : vlapic_by_cpu(v);
+    return err ? err : vlapic_by_cpu(v, vmx_apic_posts());
 }
 
 /* The fields of v's VMCS, which is current. */
@@ -68,6 +71,10 @@ void vmx_apic_init_controls(struct vcpu *v)
         return;
     vmwrite(VMCS_APIC_ACCESS, virt_to_pa(access_page));
     vmwrite(VMCS_GUEST_INTR_STATUS, 0);
+    if (vmx_apic_posts()) {
+        vmwrite(VMCS_POSTED_VECTOR, VECTOR_POSTED);
+        vmwrite(VMCS_POSTED_DESCRIPTOR, vlapic_descriptor(v));
+    }
     for (unsigned i = 0; i < ARRAY_SIZE(s->eoi_exit); i++)
         vmwrite(VMCS_EOI_EXIT0 + 2 * i, s->eoi_exit[i]);
 }

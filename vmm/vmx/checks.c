@@ -48,7 +48,8 @@ static void check_page(struct check *c, bool used, enum vmcs_field f)
 /* 26.2.1.1: what the TPR shadow is needed for, and what goes with virtual-interrupt delivery. */
 static void check_apic_controls(struct check *c, uint32_t pin, uint32_t proc, uint32_t proc2)
 {
-    uint64_t threshold = c->read(VMCS_TPR_THRESHOLD);
+    uint64_t threshold = c->read(VMCS_TPR_THRESHOLD), descriptor = c->read(VMCS_POSTED_DESCRIPTOR);
+    bool posts = pin & PIN_POSTED_INTERRUPTS;
     bool shadow = proc & PROC_TPR_SHADOW, delivers = proc2 & PROC2_INTERRUPT_DELIVERY;
 
     check_page(c, shadow, VMCS_VIRTUAL_APIC_PAGE);
@@ -59,6 +60,14 @@ static void check_apic_controls(struct check *c, uint32_t pin, uint32_t proc, ui
          VMCS_PROC2_CONTROLS, proc2, "26.2.1.1: virtualising the APIC needs the TPR shadow");
     rule(c, !(proc2 & PROC2_X2APIC) || !(proc2 & PROC2_APIC_ACCESSES), VMCS_PROC2_CONTROLS, proc2,
          "26.2.1.1: x2APIC mode excludes APIC accesses");
+    rule(c, !posts || delivers, VMCS_PIN_CONTROLS, pin,
+         "26.2.1.1: posted interrupts need virtual-interrupt delivery");
+    rule(c, !posts || c->read(VMCS_EXIT_CONTROLS) & EXIT_ACK_INTERRUPT, VMCS_EXIT_CONTROLS,
+         c->read(VMCS_EXIT_CONTROLS), "26.2.1.1: posted interrupts need acknowledgement on exit");
+    rule(c, !posts || !(c->read(VMCS_POSTED_VECTOR) >> 8), VMCS_POSTED_VECTOR,
+         c->read(VMCS_POSTED_VECTOR), "26.2.1.1: bits 15:8 are reserved");
+    rule(c, !posts || (!(descriptor & 0x3f) && physical(descriptor)), VMCS_POSTED_DESCRIPTOR,
+         descriptor, "26.2.1.1: not an address aligned to 64 bytes");
     rule(c, !delivers || pin & PIN_INTERRUPT, VMCS_PIN_CONTROLS, pin,
          "26.2.1.1: virtual-interrupt delivery needs external-interrupt exiting");
 }
@@ -97,7 +106,8 @@ static void check_execution_controls(struct check *c)
          "26.2.1.1: VPID 0 is the host's");
     rule(c,
          !(proc2 & PROC2_EPT) ||
-             ((eptp & 0x3f) == (6 | 3 << 3) && !(eptp & 0xf80) && physical(eptp)),
+             ((eptp & 0x3f) == EPTP_WB_4_LEVELS && !(eptp & 0xf80) && physical(eptp) &&
+              (!(eptp & EPTP_DIRTY_BITS) || vmx_caps.ept_vpid & BIT(CAP_EPT_DIRTY))),
          VMCS_EPT_POINTER, eptp, "26.2.1.1: must be write-back, four levels, no reserved bit");
     rule(c, proc2 & PROC2_EPT || !(proc2 & PROC2_UNRESTRICTED), VMCS_PROC2_CONTROLS, proc2,
          "26.2.1.1: unrestricted guest needs EPT");

@@ -3,6 +3,7 @@
 #include "core/atomic.h"
 #include "core/errno.h"
 #include "core/print.h"
+#include "core/trap.h"
 #include "core/x86.h"
 #include "domain/exit.h"
 #include "platform/platform.h"
@@ -176,8 +177,13 @@ static void on_exception_nmi(struct vcpu *v)
 
 static void on_interrupt(struct vcpu *v)
 {
+    uint32_t info = (uint32_t)vmread(VMCS_EXIT_INTR_INFO);
+
     (void)v;
-    irq_window();
+    if (info & EVENT_VALID) /* acknowledged on exit */
+        trap_irq((uint8_t)info);
+    else
+        irq_window();
 }
 
 static void on_preemption_timer(struct vcpu *v)
@@ -323,6 +329,24 @@ static void on_cr_access(struct vcpu *v)
 
 /* ---- nested faults
  * ----------------------------------------------------------------------------------- */
+/* With dirty bits a walk through the guest's tables counts as a write (28.3.3.2), which those in
+ * read-only memory refuse: the guest does without. */
+static bool forgo_dirty_bits(struct vcpu *v, paddr_t gpa)
+{
+    struct vmx_vcpu *s = vmx_vcpu(v);
+    enum p2m_type t;
+
+    p2m_get(v->domain, gpa >> PAGE_SHIFT, &t, NULL);
+    if (t != P2M_RAM_RO && t != P2M_IOREQ_SERVER && t != P2M_GRANT_RO && t != P2M_FOREIGN_RO)
+        return false;
+    p2m_forgo_dirty_bits(v->domain);
+    s->eptp &= ~EPTP_DIRTY_BITS;
+    vmwrite(VMCS_EPT_POINTER, s->eptp);
+    s->flush_ept = true;
+    vmx_new_tag(v);
+    return true;
+}
+
 /* Table 27-7. Bit 12: an IRET that unblocked NMIs faulted, and will run again (27.2.3). */
 static void on_ept_violation(struct vcpu *v)
 {
@@ -332,6 +356,9 @@ static void on_ept_violation(struct vcpu *v)
 
     if (unlikely(q & BIT(12) && !(vmread(VMCS_IDT_VECTORING_INFO) & EVENT_VALID)))
         vmx_set_interruptibility(v, vmx_interruptibility(v) | BLOCKED_BY_NMI);
+    if (unlikely((q & 0x182) == 0x82 && vmx_vcpu(v)->eptp & EPTP_DIRTY_BITS) &&
+        forgo_dirty_bits(v, gpa))
+        return;
     exit_nested_fault(v, gpa, data ? vmread(VMCS_GUEST_LINEAR) : 0, data, q & 2, q & 4, NULL, 0);
 }
 

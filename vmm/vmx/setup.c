@@ -39,6 +39,7 @@ static const struct control pin_controls[] = {{PIN_INTERRUPT, true, "external-in
                                               {PIN_NMI, true, "NMI exiting"},
                                               {PIN_VIRTUAL_NMI, true, "virtual NMIs"},
                                               {PIN_PREEMPTION_TIMER, false, "preemption timer"},
+                                              {PIN_POSTED_INTERRUPTS, false, "posted interrupts"},
                                               {}};
 static const struct control proc_controls[] = {
     {PROC_INTERRUPT_WINDOW, true, "interrupt-window exiting"},
@@ -70,6 +71,7 @@ static const struct control proc2_controls[] = {
 static const struct control exit_controls[] = {
     {EXIT_SAVE_DEBUG, true, "save debug controls on exit"},
     {EXIT_HOST_64, true, "64-bit host"},
+    {EXIT_ACK_INTERRUPT, false, "acknowledge interrupt on exit"},
     {EXIT_LOAD_PAT, true, "load PAT on exit"},
     {EXIT_LOAD_EFER, true, "load EFER on exit"},
     {EXIT_SAVE_TIMER, false, "save the preemption timer on exit"},
@@ -204,6 +206,7 @@ int vmx_setup(struct p2m_limits *ept)
     *ept = (struct p2m_limits){.large_1g = vmx_caps.ept_vpid & BIT(CAP_EPT_1G),
                                .large_2m = vmx_caps.ept_vpid & BIT(CAP_EPT_2M),
                                .large_code_unsafe = large_code_unsafe(),
+                               .dirty_bits = vmx_caps.ept_vpid & BIT(CAP_EPT_DIRTY),
                                .gpa_bits = MIN(cpuid(0x80000008, 0).a & 0xff, 48u)};
     log_debug(
         "VT-x controls: pin %x, processor %x, secondary %x, exit %x, entry %x; EPT and VPID %lx",

@@ -10,12 +10,12 @@
 /* Every field that we read, write or dump, by encoding. */
 /* clang-format off */
 #define VMCS_FIELDS(X) \
-    X(VPID, 0x0000) X(GUEST_ES_SEL, 0x0800) X(GUEST_CS_SEL, 0x0802) X(GUEST_SS_SEL, 0x0804) \
+    X(VPID, 0x0000) X(POSTED_VECTOR, 0x0002) X(GUEST_ES_SEL, 0x0800) X(GUEST_CS_SEL, 0x0802) X(GUEST_SS_SEL, 0x0804) \
     X(GUEST_DS_SEL, 0x0806) X(GUEST_FS_SEL, 0x0808) X(GUEST_GS_SEL, 0x080a) X(GUEST_LDTR_SEL, 0x080c) \
     X(GUEST_TR_SEL, 0x080e) X(GUEST_INTR_STATUS, 0x0810) X(HOST_ES_SEL, 0x0c00) X(HOST_CS_SEL, 0x0c02) \
     X(HOST_SS_SEL, 0x0c04) X(HOST_DS_SEL, 0x0c06) X(HOST_FS_SEL, 0x0c08) X(HOST_GS_SEL, 0x0c0a) \
     X(HOST_TR_SEL, 0x0c0c) X(IO_BITMAP_A, 0x2000) X(IO_BITMAP_B, 0x2002) X(MSR_BITMAP, 0x2004) \
-    X(TSC_OFFSET, 0x2010) X(VIRTUAL_APIC_PAGE, 0x2012) X(APIC_ACCESS, 0x2014) X(EPT_POINTER, 0x201a) \
+    X(TSC_OFFSET, 0x2010) X(VIRTUAL_APIC_PAGE, 0x2012) X(APIC_ACCESS, 0x2014) X(POSTED_DESCRIPTOR, 0x2016) X(EPT_POINTER, 0x201a) \
     X(EOI_EXIT0, 0x201c) X(EOI_EXIT1, 0x201e) X(EOI_EXIT2, 0x2020) X(EOI_EXIT3, 0x2022) X(XSS_EXITING, 0x202c) \
     X(TSC_MULTIPLIER, 0x2032) X(GUEST_PHYSICAL, 0x2400) X(LINK_POINTER, 0x2800) X(GUEST_DEBUGCTL, 0x2802) \
     X(GUEST_PAT, 0x2804) X(GUEST_EFER, 0x2806) X(GUEST_PDPTE0, 0x280a) X(GUEST_PDPTE1, 0x280c) \
@@ -91,6 +91,7 @@ enum proc2_control { /* table 24-7 */
 enum exit_control { /* table 24-13 */
                     EXIT_SAVE_DEBUG = 1 << 2,
                     EXIT_HOST_64 = 1 << 9,
+                    EXIT_ACK_INTERRUPT = 1 << 15,
                     EXIT_LOAD_PAT = 1 << 19,
                     EXIT_LOAD_EFER = 1 << 21,
                     EXIT_SAVE_TIMER = 1 << 22,
@@ -108,11 +109,15 @@ enum ept_vpid_cap { /* IA32_VMX_EPT_VPID_CAP: SDM 3D, A.10; bit numbers */
                     CAP_EPT_2M = 16,
                     CAP_EPT_1G = 17,
                     CAP_INVEPT = 20,
+                    CAP_EPT_DIRTY = 21,
                     CAP_INVEPT_SINGLE = 25,
                     CAP_INVEPT_ALL = 26,
                     CAP_INVVPID = 32,
                     CAP_INVVPID_ALL = 42,
 };
+
+#define EPTP_WB_4_LEVELS (6 | 3 << 3) /* SDM 3C, 24.6.11 */
+#define EPTP_DIRTY_BITS  BIT(6)
 
 /* Event information, the same in VM-entry, exit and IDT-vectoring fields (24.8.3, 24.9.2). */
 #define EVENT_VALID    (1u << 31)
@@ -343,6 +348,11 @@ void vmx_on_virtualized_eoi(struct vcpu *v);
 static inline bool vmx_apic_delivers(void) /* virtual-interrupt delivery is used */
 {
     return vmx_caps.proc2 & PROC2_INTERRUPT_DELIVERY;
+}
+
+static inline bool vmx_apic_posts(void) /* posted interrupts are used */
+{
+    return vmx_caps.pin & PIN_POSTED_INTERRUPTS;
 }
 
 void vmx_permissions_init(void);

@@ -7,6 +7,7 @@
 #include "core/x86.h"
 #include "domain/fpu.h"
 #include "domain/hvm.h"
+#include "platform/platform.h"
 #include "vmx/vmcs.h"
 
 bool vmx_enter(struct guest_regs *regs, bool launched, uint64_t *host_rsp);
@@ -160,7 +161,8 @@ static int vmx_vcpu_init(struct vcpu *v)
     s->vmcs_pa = virt_to_pa(s->vmcs);
     s->active_cpu = -1;
     s->tag_cpu = MAX_CPUS;
-    s->eptp = p2m_root(v->domain) | 6 | 3 << 3; /* write-back, four levels (24.6.11) */
+    s->eptp =
+        p2m_root(v->domain) | EPTP_WB_4_LEVELS | (p2m_dirty_bits(v->domain) ? EPTP_DIRTY_BITS : 0);
     s->dr6 = 0xffff0ff0;
     v->hw = s;
     vmclear(s->vmcs_pa);
@@ -265,6 +267,8 @@ static void vmx_run(struct vcpu *v)
     struct vmx_vcpu *s = vmx_vcpu(v);
 
     load_timer(s, c);
+    if (vmx_apic_posts() && vlapic_news(v))
+        atomic_or(&v->work, VWORK_EVENT);
     do {
         if (unlikely(s->due_tsc != c->timers.due_tsc || !(c->guest_exits % TIMER_KEPT_EXITS)))
             load_timer(s, c);
