@@ -132,6 +132,10 @@ void vcpu_kick(struct vcpu *v, uint32_t work)
     v->work |= work;
     kicks[v->id]++;
 }
+void vcpu_post(struct vcpu *v)
+{
+    vcpu_kick(v, VWORK_EVENT);
+}
 void vcpu_nmi(struct vcpu *v)
 {
     nmis[v->id]++;
