@@ -614,6 +614,36 @@ static void syscall_sysret(void)
     CHECK_FAULT(f, 0x80, 0);
 }
 
+/* XSAVEC leaves YMM_Hi128 behind the header, at 576, and of the header writes its first 16 bytes only (SDM 1, 13.4.3
+ * and 13.10). */
+static void xsave_compacted(void)
+{
+    static uint8_t area[1024] __attribute__((aligned(64))), ones[16], high[16];
+    if (!(cpuid(1, 0).c & 1u << 28) || !(cpuid(13, 1).a & 2)) {
+        skip("no AVX or no XSAVEC in CPUID");
+        return;
+    }
+    memset(ones, 0xff, sizeof ones);
+    memset(area, 0, sizeof area);
+    write_cr4(read_cr4() | 1u << 18);
+    uint32_t lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    __asm__ volatile("xsetbv" :: "c"(0), "a"(7), "d"(0));
+    __asm__ volatile("movdqu %1, %%xmm7; vinsertf128 $1, %%xmm7, %%ymm7, %%ymm7\n\t"
+                     "xsavec %0; vzeroall" : "+m"(area) : "m"(ones), "a"(7), "d"(0));
+    bool header_kept = true;
+    for (unsigned i = 528; i < 576; i++)
+        header_kept &= !area[i];
+    if (header_kept)
+        __asm__ volatile("xrstor %1; vextractf128 $1, %%ymm7, %0; vzeroall" : "=m"(high) : "m"(area), "a"(7), "d"(0));
+    __asm__ volatile("xsetbv" :: "c"(0), "a"(lo), "d"(hi));
+    write_cr4(read_cr4() & ~(1ul << 18));
+    CHECK_EQ(*(uint64_t *)(area + 520), 1ul << 63 | 7);
+    CHECK(!memcmp(area + 576 + 7 * 16, ones, 16), "the upper half of YMM7 is not where it belongs");
+    CHECK(header_kept, "the header is overwritten");
+    CHECK(!memcmp(high, ones, 16), "XRSTOR does not bring it back");
+}
+
 const struct test tests[] = {
     { "cpuid_xen", cpuid_xen },
     { "cpuid_consistent", cpuid_consistent },
@@ -649,6 +679,7 @@ const struct test tests[] = {
     { "mov_ss_shadow", mov_ss_shadow },
     { "popf_window", popf_window },
     { "fpu_kept", fpu_kept },
+    { "xsave_compacted", xsave_compacted },
     { "syscall_sysret", syscall_sysret },
     { "cr8_masks", cr8_masks }, /* the last: it hangs the guest under Xen on QEMU */
     { 0 },

@@ -1,7 +1,7 @@
 # micro.mk: guests of our own, a test of one mode or part of the PC each (tests/micro/README.md).
-# tests/micro/NAME.c makes build/micro/NAME.img; prot, old and hyper32 are 32-bit programs, the others 64-bit ones.
+# tests/micro/NAME.c makes build/micro/NAME.img; prot, nov86, old and hyper32 are 32-bit programs, the others 64-bit ones.
 MICRO       := tests/micro
-MICRO_32    := $(filter prot old hyper32,$(basename $(notdir $(wildcard $(MICRO)/*.c))))
+MICRO_32    := $(filter prot nov86 old hyper32,$(basename $(notdir $(wildcard $(MICRO)/*.c))))
 MICRO_64    := $(filter-out lib $(MICRO_32),$(basename $(notdir $(wildcard $(MICRO)/*.c))))
 MICRO_IMG   := $(patsubst %,build/micro/%.img,real $(MICRO_32) $(MICRO_64))
 MICRO_CFLAGS := -std=gnu11 -O1 -g -Wall -Wextra -Werror -ffreestanding -fno-pic -fno-stack-protector \
@@ -24,7 +24,7 @@ build/micro/real.bin: $(MICRO)/real.asm
 	@nasm -f bin $< -o $@
 
 define MICRO_RULE
-build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld $(MICRO)/hyper.c)
+build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld $(MICRO)/hyper.c) $(if $(filter nov86,$(1)),$(MICRO)/prot.c)
 	@mkdir -p $$(@D)
 	@echo "  MICRO $$@"
 	@nasm -I $(MICRO)/ -f elf$(2) $(if $(filter 64,$(2)),-DM64) $(MICRO)/entry.asm -o build/micro/entry$(2).$(1).o
@@ -34,6 +34,6 @@ build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(M
 	    $(MICRO)/$(1).c $(MICRO)/lib.c -o build/micro/$(1).elf
 	@objcopy -O binary build/micro/$(1).elf $$@
 endef
-micro_asm = $(if $(filter prot old,$(1)),modes) $(if $(filter old,$(1)),old) $(if $(filter smp many,$(1)),ap)
+micro_asm = $(if $(filter prot nov86 old,$(1)),modes) $(if $(filter old,$(1)),old) $(if $(filter smp many,$(1)),ap)
 $(foreach t,$(MICRO_32),$(eval $(call MICRO_RULE,$(t),32,$(strip $(call micro_asm,$(t))))))
 $(foreach t,$(MICRO_64),$(eval $(call MICRO_RULE,$(t),64,$(strip $(call micro_asm,$(t))))))

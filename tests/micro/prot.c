@@ -485,6 +485,7 @@ static void pm_self_modifying(void)
 }
 
 /* ---- virtual-8086 mode -------------------------------------------------------------------------------- */
+#ifndef WITHOUT_V86
 void v86_start(uint32_t flags) __attribute__((noreturn)); /* modes.asm: IRET into V86 at 0x700:0 */
 static void v86_enter(void *p) { (void)p; v86_start(0); }
 static void pm_v86(void)
@@ -505,6 +506,7 @@ static void pm_v86(void)
     CHECK_EQ(f->ip, 9);
     CHECK_EQ(*(volatile uint32_t *)0x7100, cpuid(0, 0).a);
 }
+#endif
 
 const struct test tests[] = {
     { "pm_state", pm_state },
@@ -524,7 +526,9 @@ const struct test tests[] = {
     { "pm_real_and_back", pm_real_and_back },
     { "pm_task_switch", pm_task_switch },
     { "pm_self_modifying", pm_self_modifying },
+#ifndef WITHOUT_V86
     { "pm_v86", pm_v86 },
+#endif
     { "pae_nx", pae_nx }, /* the last ones: they hang the guest under Xen on QEMU */
     { "pae_emulated", pae_emulated },
     { 0 },
