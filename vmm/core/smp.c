@@ -5,6 +5,7 @@
 #include "core/atomic.h"
 #include "core/errno.h"
 #include "core/lapic.h"
+#include "core/mcheck.h"
 #include "core/mm.h"
 #include "core/print.h"
 #include "core/sched.h"
@@ -71,6 +72,7 @@ int cpu_start(struct cpu *c)
     trap_set_irq(VECTOR_KICK, kick_interrupt, 0);
     trap_set_irq(VECTOR_POSTED, posted_interrupt, 0);
     timers_cpu_init();
+    mcheck_cpu_up();
     int err = hvm_ops->cpu_up(c);
     if (err)
         log_err("CPU %u: cannot turn on %s: error %d", c->id, hvm_ops->name, err);

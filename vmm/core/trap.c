@@ -5,6 +5,7 @@
 #include "core/cpu.h"
 #include "core/errno.h"
 #include "core/lapic.h"
+#include "core/mcheck.h"
 #include "core/watchdog.h"
 #include "core/x86.h"
 
@@ -120,6 +121,8 @@ static void __noreturn trap_fatal(struct trap_frame *f)
     log_err("rsp %016lx rbp %016lx rsi %016lx rdi %016lx", f->rsp, f->rbp, f->rsi, f->rdi);
     log_err("r8  %016lx r9  %016lx r10 %016lx r11 %016lx", f->r8, f->r9, f->r10, f->r11);
     log_err("r12 %016lx r13 %016lx r14 %016lx r15 %016lx", f->r12, f->r13, f->r14, f->r15);
+    if (f->vector == 18)
+        mcheck_log();
     backtrace(f->rip, f->rbp);
     panic("unexpected exception %lu in Ringfence", f->vector);
 }

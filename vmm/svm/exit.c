@@ -1,6 +1,7 @@
 /* exit.c: what happens after VMEXIT: decode the reason, hand it to the vendor-neutral handlers, and
  * deliver events with the next entry (APM 2, 15.12 to 15.21). */
 #include "core/errno.h"
+#include "core/mcheck.h"
 #include "core/print.h"
 #include "core/x86.h"
 #include "domain/exit.h"
@@ -245,8 +246,10 @@ static void on_exception(struct vcpu *v)
 {
     struct vmcb *b = vmcb_of(v);
     unsigned vector = (unsigned)(b->exit_code - EXIT_EXCEPTION);
-    if (vector == EXC_MC)
+    if (vector == EXC_MC) {
+        mcheck_log();
         panic("machine check while d%uv%u ran", v->domain->id, v->id);
+    }
     hvm_inject_exception(v, vector, vector == EXC_AC ? (int64_t)(uint32_t)b->exit_info1 : -1);
 }
 

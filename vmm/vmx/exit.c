@@ -2,6 +2,7 @@
  * vendor-neutral handlers, and deliver events with the next entry (26.6). */
 #include "core/atomic.h"
 #include "core/errno.h"
+#include "core/mcheck.h"
 #include "core/print.h"
 #include "core/trap.h"
 #include "core/x86.h"
@@ -166,6 +167,7 @@ static void on_exception_nmi(struct vcpu *v)
         __asm__ volatile("int $2" ::: "memory");
         return;
     case EXC_MC:
+        mcheck_log();
         panic("machine check while d%uv%u ran", v->domain->id, v->id);
     case EXC_DB:
         note_debug_exception(v, info);
@@ -435,8 +437,10 @@ void vmx_dispatch(struct vcpu *v)
     uint32_t reason = s->reason = (uint32_t)vmread(VMCS_EXIT_REASON);
 
     if (unlikely(reason & REASON_ENTRY_FAILED)) {
-        if ((reason & 0xffff) == REASON_MACHINE_CHECK)
+        if ((reason & 0xffff) == REASON_MACHINE_CHECK) {
+            mcheck_log();
             panic("machine check while entering d%uv%u", v->domain->id, v->id);
+        }
         crash_with_fields(v, "VM entry failed");
         return;
     }

@@ -9,9 +9,10 @@
 
 /* CR0 bits that a guest's writes exit for; the rest is its own. Caching is never turned off. */
 #define CR0_OWNED (CR0_NE | CR0_NW | CR0_CD | CR0_PG | 0xffffffff00000000ULL)
-/* CR4: LA57, VMXE, SMXE and what hvm_set_cr4 does not know: 23 and above. DE, so that the exit of
- * every port need not read DR7. */
-#define CR4_OWNED (CR4_DE | 7ULL << 12 | ~((1ULL << 23) - 1))
+/* CR4: MCE, LA57, VMXE, SMXE and what hvm_set_cr4 does not know: 23 and above. DE, so that the exit
+ * of every port need not read DR7. */
+#define CR4_OWNED (CR4_DE | CR4_MCE | 7ULL << 12 | ~((1ULL << 23) - 1))
+#define CR4_MCE   BIT(6) /* the host's: without it an error in the guest shuts the CPU down */
 #define CR4_VMXE  BIT(13)
 #define PAT_RESET 0x0007040600070406ULL
 
@@ -84,7 +85,9 @@ void vmx_set_cr(struct vcpu *v, unsigned cr, uint64_t val)
     default:
         s->cr4_shadow = val;
         vmcs_write(v, VMCS_CR4_SHADOW, val);
-        vmcs_write(v, VMCS_GUEST_CR4, (val | vmx_caps.cr4_fixed0) & vmx_caps.cr4_fixed1);
+        vmcs_write(v, VMCS_GUEST_CR4,
+                   ((val & ~CR4_MCE) | (read_cr4() & CR4_MCE) | vmx_caps.cr4_fixed0) &
+                       vmx_caps.cr4_fixed1);
         break;
     }
     load_pdptes(v);
