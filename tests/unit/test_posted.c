@@ -241,8 +241,8 @@ static void one_run(uint32_t with)
             swapcontext(&scheduler, &agent[running]);
     }
     if (got != asked)
-        fail_msg("run %u: an interrupt is lost: got %u of %u, work %u block %u ipi %u control %lx", with,
-                 got, asked, work, block, ipi, desc.control);
+        fail_msg("run %u: an interrupt is lost: got %u of %u, work %u block %u ipi %u control %lx",
+                 with, got, asked, work, block, ipi, desc.control);
 }
 
 static void none_is_lost(void **state)
