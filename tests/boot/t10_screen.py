@@ -16,7 +16,7 @@ BY_NAME = {"boot_order", "cd_change", "make_run_graphics"}
 def session():
     """One CPU, boot sectors that say what they were booted from."""
     s = ScreenSession("screen", drives=(), dom0_args="net=1")
-    for name, size in (("disk", 1 << 20), ("floppy", 1474560), ("cd", 2048), ("other", 2048)):
+    for name, size in (("disk", 1 << 20), ("floppy", 1474560), ("cd", 2048), ("other", 2048), ("shades", 1 << 20)):
         assemble(f"{s.job}/{name}.img", name.upper(), size)
     for name in ("cd", "other"):
         with tempfile.TemporaryDirectory() as tree:
@@ -28,7 +28,8 @@ def session():
 
 def assemble(path, name, size):
     """A boot sector that says this name, in a file of this size."""
-    subprocess.run(["nasm", "-f", "bin", f"-DNAME='{name}'", f"{TOP}/tests/boot/guests/hello.asm", "-o", path], check=True)
+    source = "shades" if name == "SHADES" else "hello"
+    subprocess.run(["nasm", "-f", "bin", f"-DNAME='{name}'", f"{TOP}/tests/boot/guests/{source}.asm", "-o", path], check=True)
     os.truncate(path, size)
 
 
@@ -88,6 +89,23 @@ def seabios_menu(s):
     s.destroy("menu")
 
 
+def screen_follows(s):
+    """A framebuffer that changes all over: updates of what changed bring each change whole (VRAM is tracked, page by page)."""
+    s.create("shades", disk="/root/job/shades.img", hdtype="ide", boot="c", vnc=1)
+    screen = s.screen()
+    clock = s.dom0().clock()
+    seen = []
+    while len(seen) < 4:  # each of the three, then the first again
+        check(clock.seconds() < 120 * harness.slowness(), f"the screen stands at {screen.colours()} after {seen}")
+        screen.refresh()
+        shades = set(screen.pixels)
+        if screen.width == 640 and len(shades) == 1 and shades <= {0x40, 0x80, 0xc0} and seen[-1:] != list(shades):
+            seen += shades
+    screen.close()
+    s.destroy("shades")
+    check(len(set(seen[:3])) == 3 and seen[3] == seen[0], f"shades in this order: {seen}")
+
+
 def cd_change(s):
     """xl cd-insert and cd-eject: after a reset the guest boots from the other CD, without one from its disk.
 
@@ -134,4 +152,4 @@ def make_run_graphics(s):
         check(run.wait() == 0, f"it ended with {run.returncode}: {rest[-300:]}")
 
 
-TESTS = [seabios_menu, cd_change, boot_order, make_run_graphics]
+TESTS = [seabios_menu, screen_follows, cd_change, boot_order, make_run_graphics]

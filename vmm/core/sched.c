@@ -331,10 +331,11 @@ static void idle(struct cpu *c)
 {
     uint64_t start = now_ns();
     WRITE_ONCE(c->halted, true);
-    timers_before_halt();
     irq_window();
-    if (!READ_ONCE(c->work))
+    if (!READ_ONCE(c->work)) {
+        timers_before_halt();
         __asm__ volatile("sti; hlt; cli" ::: "memory");
+    }
     irq_window();
     WRITE_ONCE(c->halted, false);
     WRITE_ONCE(c->beats, c->beats + 1);
