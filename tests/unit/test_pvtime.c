@@ -256,6 +256,7 @@ static void vcpu_clock(void **state)
         assert_true(seen + 2 >= before && seen <= after + 100000);
     }
     pvtime_update_vcpu(&vcpu[0]); /* nothing new: not written */
+    pvtime_loaded(&vcpu[0]);
     assert_int_equal(t->version, 2);
     assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
     assert_int_equal(copy.version, 10);
@@ -264,6 +265,11 @@ static void vcpu_clock(void **state)
     pvtime_update_vcpu(&vcpu[0]);
     assert_int_equal(t->version, 4);
     assert_int_equal(copy.version, 12);
+    assert_int_equal(copy.tsc_timestamp, t->tsc_timestamp);
+    memset(t, 0, sizeof(*t)); /* by the guest: it has its clock again at the next switch */
+    pvtime_loaded(&vcpu[0]);
+    assert_int_equal(t->version, 2);
+    assert_int_equal(copy.version, 14);
     assert_int_equal(copy.tsc_timestamp, t->tsc_timestamp);
     area.addr.p = 8;
     assert_int_equal(do_vcpu_op(&vcpu[0], arg), -EFAULT);
@@ -312,12 +318,12 @@ static void runstate(void **state)
             vcpu[0].runstate = (struct vcpu_runstate_info){.state = RUNSTATE_running,
                                                            .state_entry_time = 1ULL << 40,
                                                            .time = {1, 2, 3, 4ULL << 33}};
-            runstate_update_guest(&vcpu[0]); /* none registered */
+            pvtime_loaded(&vcpu[0]); /* none registered */
             assert_int_equal(do_vcpu_op(&vcpu[0], arg), 0);
             assert_int_equal(frame_table[0].refs, walk_fails ? 1 : 2);
             vcpu[0].runstate.time[2] = 99;
             dom.vm_assist = 1 << VMASST_TYPE_runstate_update_flag;
-            runstate_update_guest(&vcpu[0]);
+            pvtime_loaded(&vcpu[0]);
             if (narrow) {
                 uint32_t *words = (uint32_t *)area;
                 assert_int_equal(words[2], 1 << 8);

@@ -96,7 +96,7 @@ static void unlock(struct run_queue *rq, uint64_t now)
     spin_unlock(&rq->lock);
 }
 
-static struct run_queue *lock_unit(struct sched_unit *u)
+static inline __attribute__((always_inline)) struct run_queue *lock_unit(struct sched_unit *u)
 {
     for (;;) {
         unsigned cpu = READ_ONCE(u->cpu);

@@ -144,12 +144,12 @@ static struct sched_unit *unit_of(struct tree_node *n)
 }
 
 /* The waiting unit with the least virtual time. */
-static struct sched_unit *best(const struct run_queue *rq)
+static inline __attribute__((always_inline)) struct sched_unit *best(const struct run_queue *rq)
 {
     struct tree_node *m = rq->movable.first, *p = rq->pinned.first;
-    if (!m || !p)
-        return m || p ? unit_of(m ? m : p) : NULL;
-    return unit_of(before(p->key, m->key) ? p : m);
+    if (unlikely(p) && (!m || before(p->key, m->key)))
+        m = p;
+    return m ? unit_of(m) : NULL;
 }
 
 void runq_insert(struct run_queue *rq, struct sched_unit *u)
@@ -267,7 +267,8 @@ struct sched_unit *runq_pick(struct run_queue *rq, uint64_t now)
 void runq_put(struct run_queue *rq, uint64_t now)
 {
     struct sched_unit *u = rq->curr;
-    runq_update(rq, now);
+    if (now > u->charged_ns)
+        runq_update(rq, now);
     rq->weight -= u->weight;
     rq->curr = NULL;
     unclaim(u);
@@ -279,7 +280,8 @@ uint64_t runq_next_decision(struct run_queue *rq, uint64_t now)
     struct sched_unit *u = rq->curr, *first = best(rq);
     if (!u)
         return first ? now : TIME_NEVER;
-    runq_update(rq, now);
+    if (now > u->charged_ns)
+        runq_update(rq, now);
     if (first) {
         u->slice_end_ns = MIN(u->slice_end_ns, u->run_start_ns + slice(rq, u));
         if (before(first->node.key + rq->base, u->vtime))

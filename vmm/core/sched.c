@@ -16,6 +16,7 @@
 #include "core/x86.h"
 #include "domain/exit.h"
 #include "domain/hvm.h"
+#include "domain/pvtime.h"
 #include "platform/platform.h"
 
 static struct timer slice_timer[MAX_CPUS];
@@ -47,12 +48,14 @@ static void slice_expired(void *data)
     cpu_raise(data, SOFTIRQ_SCHED);
 }
 
+/* A timer that comes too early only has the decision looked at, which sets it anew: so it is left
+ * alone at most switches, and set about once a slice. */
 void sched_hook_decide_at(unsigned cpu, uint64_t when, uint64_t now)
 {
     struct timer *t = &slice_timer[cpu];
     if (when <= now)
         cpu_raise(cpus[cpu], SOFTIRQ_SCHED);
-    else if (!timer_pending(t) || t->expires_ns != when)
+    else if (!timer_pending(t) || READ_ONCE(t->expires_ns) > when)
         timer_set(t, when);
 }
 
@@ -299,16 +302,15 @@ static void schedule(struct cpu *c)
     struct vcpu *next = u ? vcpu_of(u) : NULL;
     if (next && c->state_vcpu != next) {
         save_held_state(c);
-        vcpu_sync_state(next);
+        if (unlikely(atomic_load(&next->state_cpu) >= 0))
+            vcpu_sync_state(next);
         hvm_ops->load(next);
         c->state_vcpu = next;
         atomic_store(&next->state_cpu, (int)c->id);
     }
     WRITE_ONCE(c->curr, next);
-    if (!next)
-        timer_stop(&slice_timer[c->id]);
-    else if (next != prev)
-        vcpu_loaded(next);
+    if (next && next != prev)
+        pvtime_loaded(next);
 }
 
 static void do_work(struct cpu *c)

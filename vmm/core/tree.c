@@ -90,6 +90,11 @@ unsigned tree_insert(struct tree *t, struct tree_node *n)
     struct tree_node **at = &t->root, *parent = NULL;
     unsigned steps = 1;
     bool first = true;
+    if (likely(!t->root)) {
+        *n = (struct tree_node){.key = n->key, .height = 1};
+        t->root = t->first = n;
+        return steps;
+    }
     while (*at) {
         parent = *at;
         bool left = before(n->key, parent->key);
@@ -123,6 +128,10 @@ unsigned tree_remove(struct tree *t, struct tree_node *n)
 {
     struct tree_node *from; /* the lowest node whose height may have changed */
     unsigned steps = 1;
+    if (likely(t->root == n && n->height == 1)) { /* alone */
+        t->root = t->first = NULL;
+        return steps;
+    }
     if (t->first == n)
         t->first = tree_next(n);
     if (n->left && n->right) { /* its successor takes its place */

@@ -336,8 +336,6 @@ void hvm_callback_update(struct vcpu *v);
 /* ---- time: domain/pvtime.c ------------------------------------------------------------------- */
 void pvtime_update_vcpu(struct vcpu *v); /* refresh vcpu_info.time (and the registered area) */
 void pvtime_update_wallclock(struct domain *d);
-/* v was just loaded and is current: refresh its registered runstate (and time) areas. */
-void runstate_update_guest(struct vcpu *v);
 
 /* ---- vcpu_op, sched_op: domain/vcpu_op.c, sched_op.c ------------------------------------------
  */

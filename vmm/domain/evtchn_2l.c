@@ -119,6 +119,7 @@ void evtchn_vcpu_init(struct vcpu *v)
     v->info_gpa = ~0ULL;
     v->info_page = NULL;
     v->info = s && v->id < XEN_LEGACY_MAX_VCPUS ? &s->vcpu_info[v->id] : &no_vcpu_info;
+    pvtime_update_vcpu(v);
 }
 
 /* v is current, or down. -EINVAL: registered already, or no such RAM. Takes ed->lock. */

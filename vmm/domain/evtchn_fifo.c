@@ -88,6 +88,7 @@ static bool fifo_link(event_word_t *tail, uint32_t port)
 static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn *chn,
                          event_word_t *word, unsigned port)
 {
+    struct evtchn_fifo_control_block *block;
     struct fifo_queue *q, *old;
     uint16_t last, target;
     bool announce = false;
@@ -98,7 +99,7 @@ static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn 
         q = fifo_queue(f, target);
         if (!q)
             return; /* that vCPU has no control block: the event stays PENDING */
-        old = fifo_queue(f, last);
+        old = last == target ? q : fifo_queue(f, last);
         if (!old)
             old = q;
         lock_queues(q, old);
@@ -106,6 +107,7 @@ static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn 
             break;
         unlock_queues(q, old);
     }
+    block = f->vcpu[target >> 8]->block;
     if (!(atomic_or(word, WORD_LINKED) & WORD_LINKED)) {
         event_word_t *tail = NULL;
 
@@ -117,13 +119,13 @@ static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn 
             tail = fifo_word(f, q->tail);
         q->tail = port;
         if (!tail || !fifo_link(tail, port)) {
-            atomic_store(&f->vcpu[target >> 8]->block->head[target & 0xff], port);
+            atomic_store(&block->head[target & 0xff], port);
             announce = true;
         }
     }
     unlock_queues(q, old);
 
-    if (announce && !test_and_set_bit(target & 0xff, &f->vcpu[target >> 8]->block->ready))
+    if (announce && !test_and_set_bit(target & 0xff, &block->ready))
         evtchn_mark_vcpu(d->vcpu[target >> 8]);
 }
 

@@ -61,12 +61,6 @@ bool vcpu_do_work(struct vcpu *v)
     return true;
 }
 
-void vcpu_loaded(struct vcpu *v)
-{
-    pvtime_update_vcpu(v);
-    runstate_update_guest(v);
-}
-
 /* ---- exceptions
  * ---------------------------------------------------------------------------------- */
 static bool contributory(unsigned vector)

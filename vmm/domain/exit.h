@@ -5,8 +5,6 @@
 
 /* Before entry, when v->work is set: events, ioreq completion, crash. False: do not enter now. */
 bool vcpu_do_work(struct vcpu *v);
-/* v was given a pCPU: its PV time and runstate are refreshed. */
-void vcpu_loaded(struct vcpu *v);
 
 /* Exits by cause. Each handles the instruction fully, RIP included; insn_bytes 0 when the CPU did
  * not give its length (then it is decoded). */

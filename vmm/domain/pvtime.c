@@ -37,22 +37,22 @@ void pvtime_fill(struct vcpu_time_info *t, const struct pvtime_anchor *a, uint64
     t->flags = XEN_PVCLOCK_TSC_STABLE_BIT;
 }
 
+static struct pvtime_anchor the_anchor; /* of all; ns 0 until it is taken */
+
 static const struct pvtime_anchor *anchor(void)
 {
-    static struct pvtime_anchor a;
     static spinlock_t lock;
-    static bool taken;
+    struct pvtime_anchor *a = &the_anchor;
 
-    if (likely(atomic_load(&taken)))
-        return &a;
+    if (likely(atomic_load(&a->ns)))
+        return a;
     spin_lock(&lock);
-    if (!taken) {
-        a.tsc = rdtsc(); /* before now_ns(): guests' clocks are never behind our timers */
-        a.ns = now_ns();
-        atomic_store(&taken, true);
+    if (!a->ns) {
+        a->tsc = rdtsc(); /* before now_ns(): guests' clocks are never behind our timers */
+        atomic_store(&a->ns, now_ns());
     }
     spin_unlock(&lock);
-    return &a;
+    return a;
 }
 
 void pvtime_read(struct vcpu *v, struct vcpu_time_info *t)
@@ -82,8 +82,7 @@ static bool same_line(const struct vcpu_time_info *a, const struct vcpu_time_inf
 }
 
 /* Bring v's clock up to date: at its creation, when vcpu_info moves, and when its TSC offset was
- * changed (or at every load: it does nothing when nothing changed). v is current, or does not run.
- */
+ * changed. Nothing is written when nothing changed. v is current, or does not run. */
 void pvtime_update_vcpu(struct vcpu *v)
 {
     struct vcpu_time_info *t = &v->info->time, fresh;
@@ -160,7 +159,8 @@ size_t runstate_bytes(bool layout32)
             (area)->state_entry_time |= XEN_RUNSTATE_UPDATE;                                       \
         barrier(); /* x86 keeps the order of stores */                                             \
         (area)->state = (r)->state;                                                                \
-        memcpy((area)->time, (r)->time, sizeof((area)->time));                                     \
+        for (unsigned i_ = 0; i_ < ARRAY_SIZE((area)->time); i_++)                                 \
+            (area)->time[i_] = (r)->time[i_];                                                      \
         barrier();                                                                                 \
         (area)->state_entry_time = (r)->state_entry_time;                                          \
     } while (0)
@@ -176,28 +176,34 @@ int runstate_copy_out(uint64_t gva, const struct vcpu_runstate_info *r, bool lay
                     : copy_to_guest(gva, &out, sizeof(out));
 }
 
-void runstate_update_guest(struct vcpu *v)
+/* v was just loaded and is current: write its registered area. */
+static void update_runstate(struct vcpu *v)
 {
     bool layout32 = v->domain->has_32bit_shinfo;
     bool flagged = v->domain->vm_assist & BIT(VMASST_TYPE_runstate_update_flag);
-    struct vcpu_runstate_info r;
+    const struct vcpu_runstate_info *r = &v->runstate; /* only its pCPU changes it: this one */
     uint64_t gva;
 
-    if (!READ_ONCE(v->runstate_gva))
-        return;
-    vcpu_runstate_get(v, &r);
     spin_lock(&v->area_lock);
     gva = v->runstate_gva;
     if (v->runstate_guest) {
         gva = 0;
         if (layout32)
-            STORE_RUNSTATE((struct runstate32 *)v->runstate_guest, &r, flagged);
+            STORE_RUNSTATE((struct runstate32 *)v->runstate_guest, r, flagged);
         else
-            STORE_RUNSTATE((struct runstate64 *)v->runstate_guest, &r, flagged);
+            STORE_RUNSTATE((struct runstate64 *)v->runstate_guest, r, flagged);
     }
     spin_unlock(&v->area_lock);
     /* By address it may be out of reach now (the guest's user runs on page tables without its
      * kernel): then the guest sees the last state that could be written. */
     if (gva)
-        (void)runstate_copy_out(gva, &r, layout32);
+        (void)runstate_copy_out(gva, r, layout32);
+}
+
+void pvtime_loaded(struct vcpu *v)
+{
+    if (unlikely(v->info->time.tsc_timestamp != the_anchor.tsc + v->tsc_offset))
+        pvtime_update_vcpu(v);
+    if (READ_ONCE(v->runstate_gva))
+        update_runstate(v);
 }

@@ -14,6 +14,9 @@ void pvtime_fill(struct vcpu_time_info *t, const struct pvtime_anchor *a, uint64
                  uint64_t tsc_offset);
 /* Write the wall clock at system time 0, in ns since 1970, to a shared_info of either layout. */
 void pvtime_fill_wallclock(struct shared_info *s, bool layout32, uint64_t utc_ns);
+/* v was given a pCPU and is current: its PV time, where it is not what it should be, and its
+ * runstate are written. */
+void pvtime_loaded(struct vcpu *v);
 /* v's time information as it is now, version 0. */
 void pvtime_read(struct vcpu *v, struct vcpu_time_info *t);
 /* Write t to the current address space at gva, telling readers by the version. -EFAULT. */

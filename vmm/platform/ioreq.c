@@ -49,7 +49,7 @@ static inline uint32_t cf8_sbdf(uint32_t cf8)
 /* The server that claims all of t, highest number first; lock is held. */
 static struct ioreq_server *choose(struct ioreq_domain *id, const struct target *t)
 {
-    for (int i = IOREQ_SERVERS_MAX - 1; i >= 0; i--) {
+    for (unsigned i = id->servers; i-- > 0;) {
         struct ioreq_server *s = id->server[i];
 
         if (s && s->enabled && io_ranges_contain(&s->ranges[t->kind], t->first, t->last))
@@ -77,11 +77,11 @@ static struct ioreq_server *choose_config(struct ioreq_domain *id, ioreq_t *p)
     return s;
 }
 
-static struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *p)
+static inline struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *p)
 {
-    uint64_t extent = p->count > 1 ? (uint64_t)p->size * (p->count - 1) : 0;
     struct ioreq_server *s = NULL;
     struct target t = {XEN_DMOP_IO_RANGE_PORT, p->addr, p->addr + p->size - 1};
+    uint64_t extent;
 
     switch (p->type) {
     case IOREQ_TYPE_PIO:
@@ -89,6 +89,7 @@ static struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *p)
             s = choose_config(id, p);
         return s ? s : choose(id, &t);
     case IOREQ_TYPE_COPY:
+        extent = p->count > 1 ? (uint64_t)p->size * (p->count - 1) : 0;
         t.kind = XEN_DMOP_IO_RANGE_MEMORY;
         if (p->df)
             t.first -= extent;

@@ -68,6 +68,7 @@ struct ioreq_server {
 struct ioreq_domain {
     spinlock_t control, lock;
     struct ioreq_server *server[IOREQ_SERVERS_MAX]; /* written under both locks */
+    unsigned servers;     /* none is at or above this; written under both locks */
     uint32_t cf8;         /* configuration address latch; racing vCPUs get what they deserve */
     int mem_type_server;  /* lock; -1 none */
     uint32_t legacy_used; /* control; bit per legacy gfn */

@@ -23,11 +23,14 @@ static unsigned lower_bound(const struct io_ranges *s, uint64_t addr)
     return lo;
 }
 
-bool io_ranges_contain(const struct io_ranges *s, uint64_t first, uint64_t last)
+bool io_ranges_search(struct io_ranges *s, uint64_t first, uint64_t last)
 {
     unsigned i = lower_bound(s, first);
 
-    return i < s->count && s->r[i].first <= first && last <= s->r[i].last;
+    if (i >= s->count || s->r[i].first > first || last > s->r[i].last)
+        return false;
+    s->last_hit = i;
+    return true;
 }
 
 static int make_room(struct io_ranges *s)

@@ -156,16 +156,19 @@ static int server_fill(struct domain *d, struct ioreq_server *s)
     return 0;
 }
 
-/* The servers' ranges changed; both locks are held. */
-static void claimed_ports_update(struct ioreq_domain *id)
+/* A server came or went, or its ranges changed; both locks are held. */
+static void servers_changed(struct ioreq_domain *id)
 {
     uint64_t map[ARRAY_SIZE(id->claimed_ports)] = {0};
 
     map[0xcf8 / 512] = BIT(0xcf8 / 8 % 64); /* configuration space: by function, not by port */
+    id->servers = 0;
     for (unsigned i = 0; i < IOREQ_SERVERS_MAX; i++) {
         const struct ioreq_server *s = id->server[i];
         const struct io_ranges *set = s ? &s->ranges[XEN_DMOP_IO_RANGE_PORT] : NULL;
 
+        if (s)
+            id->servers = i + 1;
         for (unsigned n = 0; set && n < set->count && set->r[n].first <= 0xffff; n++)
             for (uint64_t g = set->r[n].first / 8; g <= MIN(set->r[n].last, 0xffffu) / 8; g++)
                 map[g / 64] |= BIT(g % 64);
@@ -203,7 +206,7 @@ int ioreq_server_create(struct domain *d, domid_t emulator, uint8_t bufmode, ios
     if (rc == 0) {
         spin_lock(&id->lock);
         id->server[i] = s;
-        claimed_ports_update(id);
+        servers_changed(id);
         spin_unlock(&id->lock);
         *id_out = i;
     }
@@ -228,7 +231,7 @@ static void server_remove(struct domain *d, unsigned server)
 
     spin_lock(&id->lock);
     id->server[server] = NULL;
-    claimed_ports_update(id);
+    servers_changed(id);
     if (id->mem_type_server == (int)server)
         id->mem_type_server = -1;
     spin_unlock(&id->lock);
@@ -314,7 +317,7 @@ int ioreq_server_range(struct domain *d, ioservid_t server, uint32_t kind, uint6
         spin_lock(&id->lock);
         rc = add ? io_ranges_add(&s->ranges[kind], first, last)
                  : io_ranges_remove(&s->ranges[kind], first, last);
-        claimed_ports_update(id);
+        servers_changed(id);
         spin_unlock(&id->lock);
     }
     spin_unlock(&id->control);

@@ -200,8 +200,12 @@ static void svm_load(struct vcpu *v)
  * here. */
 void svm_quirk_reread_xcr0(struct vcpu *v)
 {
-    if (host_xcr0)
-        v->xcr0 = xgetbv(0) & host_xcr0;
+    if (!host_xcr0)
+        return;
+    uint64_t now = xgetbv(0);
+    v->xcr0 = now & host_xcr0;
+    if (now != v->xcr0)
+        xsetbv(0, v->xcr0);
 }
 
 static void svm_save(struct vcpu *v)
