@@ -127,7 +127,7 @@ class Machine:
         return f"{args} {self.hv_args}".strip()
 
     def dom0_cmdline(self):
-        return f"console=hvc0 quiet net.ifnames=0 {self.dom0_args}".strip()
+        return f"console=hvc0 quiet net.ifnames=0 psi=0 {self.dom0_args}".strip()
 
     def command(self):
         """QEMU's argument list."""
@@ -156,7 +156,7 @@ class Machine:
                     "-device", "ide-cd,drive=cd,bus=ide.0", "-boot", "d"]
         elif self.hypervisor == KVM:
             cmd += ["-kernel", f"{BUILD}/kvm/vmlinuz", "-initrd", f"{BUILD}/kvm/initrd",
-                    "-append", f"console=ttyS0 quiet net.ifnames=0 mitigations=off {self.dom0_args}".strip()]
+                    "-append", f"console=ttyS0 quiet net.ifnames=0 psi=0 mitigations=off {self.dom0_args}".strip()]
         else:
             cmd += ["-kernel", self.hypervisor_image(), "-append", self.hypervisor_args()]
             modules = self.modules

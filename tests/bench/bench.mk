@@ -1,9 +1,11 @@
-# bench.mk: the benchmarks' programs: build/micro/bench-{exits,echo,storm}.img, micro-guests made as tests/micro's are,
-# build/bench/work, a static program for Linux guests and dom0, and build/kvm, the Linux that runs KVM.
+# bench.mk: the benchmarks' programs: build/micro/bench-{exits,echo,idle,storm}.img, micro-guests made as tests/micro's are,
+# build/bench/work, a static program for Linux guests and dom0, build/bench/programs.sqfs, which adds fio, and build/kvm, the
+# Linux that runs KVM.
 BENCH := tests/bench
 
 .PHONY: bench-build
-bench-build: build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-storm.img build/bench/work build/kvm/initrd
+bench-build: build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-idle.img build/micro/bench-storm.img build/bench/programs.sqfs \
+    build/kvm/initrd
 
 build/kvm/initrd: $(BENCH)/kvm/build $(BENCH)/kvm/init build/dom0/vmlinuz
 	@echo "  BENCH $@"; $(BENCH)/kvm/build build/dom0/vmlinuz $(dir $(realpath build/dom0/root.sqfs))modules.tar $(@D)
@@ -11,6 +13,9 @@ build/kvm/initrd: $(BENCH)/kvm/build $(BENCH)/kvm/init build/dom0/vmlinuz
 build/bench/work: $(BENCH)/work.c
 	@mkdir -p $(@D)
 	@echo "  BENCH $@"; gcc -std=gnu11 -static -O2 -s -Wall -Wextra -Werror $< -o $@
+
+build/bench/programs.sqfs: build/bench/work $(BENCH)/programs $(BENCH)/fio-work
+	@echo "  BENCH $@"; $(BENCH)/programs $< $@
 
 build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld)
 	@mkdir -p $(@D)
@@ -28,10 +33,10 @@ debug-image:
 
 # ringfence-bench, for dom0 on any machine, with its guests.
 BENCH_FILES := $(addprefix $(BENCH)/,exits-job life-job pv-guest pv-work ringfence-bench) $(MICRO)/dom0-job build/bench/work \
-               build/micro/bench-exits.img build/micro/bench-echo.img build/guest/guest.iso build/guest/nopv.iso
+               build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-idle.img build/guest/guest.iso build/guest/nopv.iso
 .PHONY: install-bench
 install-bench: appliance
-	@$(MAKE) --no-print-directory -s build/bench/work build/micro/bench-exits.img build/micro/bench-echo.img
+	@$(MAKE) --no-print-directory -s build/bench/work build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-idle.img
 	install -d $(DESTDIR)$(PREFIX)/lib/ringfence/bench $(DESTDIR)$(PREFIX)/sbin
 	install -m 644 $(BENCH_FILES) $(DESTDIR)$(PREFIX)/lib/ringfence/bench
 	install -m 755 $(BENCH)/ringfence-bench $(DESTDIR)$(PREFIX)/sbin/ringfence-bench
