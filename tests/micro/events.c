@@ -49,15 +49,15 @@ static void send(evtchn_port_t p)
 }
 static bool in_service(unsigned vector) { return APIC(0x100 + 0x10 * (vector / 32)) >> vector % 32 & 1; }
 
-/* Every upcall's handler: notes how it came, and takes this CPU's own port. */
+/* Every upcall's handler: takes its CPU's own port, before anything that leaves the guest, and notes how it came. */
 static void on_upcall(struct frame *f)
 {
-    unsigned cpu = me(), vector = f->vector & 0xff;
-    seen[cpu].vector = vector;
-    seen[cpu].in_service = in_service(vector);
+    unsigned vector = f->vector & 0xff, cpu = vector == OWN(1);
     info->vcpu_info[cpu].evtchn_upcall_pending = 0;
     info->vcpu_info[cpu].evtchn_pending_sel = 0;
     __atomic_and_fetch((uint64_t *)&info->evtchn_pending[port[cpu] / 64], ~(1ull << port[cpu] % 64), __ATOMIC_SEQ_CST);
+    seen[cpu].vector = me() == cpu ? vector : ~0u;
+    seen[cpu].in_service = in_service(vector);
     if (seen[cpu].in_service)
         APIC(0xb0) = 0;
     seen[cpu].came++;

@@ -295,6 +295,12 @@ void sim_wake(struct sim_task *t)
     sched_wake(&t->unit, runnable, sim_now);
 }
 
+void sim_answer(struct sim_task *t, const struct sim_task *by)
+{
+    t->runnable = true;
+    sched_answer(&t->unit, &by->unit, runnable, sim_now);
+}
+
 /* ---- judging
  * --------------------------------------------------------------------------------------------- */
 void sim_ideal(uint64_t ns)

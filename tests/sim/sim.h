@@ -35,6 +35,8 @@ void sim_pin(struct sim_task *t, const uint64_t *hard, const uint64_t *soft);
 void sim_set_share(struct sched_share *s, uint32_t weight, uint32_t cap);
 void sim_stop(struct sim_task *t);
 void sim_wake(struct sim_task *t);
+/* The same, for what by, which runs, has done for it. */
+void sim_answer(struct sim_task *t, const struct sim_task *by);
 /* Advance by ns, then bring every task's ran_ns up to date. */
 void sim_run(uint64_t ns);
 /* Forget what was counted: statistics and ran_ns. */

@@ -144,6 +144,11 @@ void vcpu_unblock(struct vcpu *v, uint32_t bits)
     assert_true(v->work & VWORK_IOREQ); /* or it would run without looking */
     v->block &= ~bits;
 }
+void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits)
+{
+    vcpu_kick(v, work);
+    vcpu_unblock(v, bits);
+}
 void domain_crash(struct domain *d, const char *fmt, ...)
 {
     (void)d, (void)fmt;

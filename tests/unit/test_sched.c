@@ -326,6 +326,44 @@ static void yield(void **state)
     assert_int_equal(a->state, UNIT_RUNNING);
 }
 
+/* A device model that answers: the vCPU that waited goes first when it is behind, for no longer
+ * than the rate limit; both have their share. */
+static void answers_go_first(void **state)
+{
+    (void)state;
+    sim_reset(1, 2, 1);
+    struct sched_share *s = sim_share(256, 0);
+    struct sim_task *model = sim_task(s, 0, 0, 0), *asks = sim_task(s, 0, 0, 0);
+    sim_run(NS_PER_SEC);
+    sim_stop(asks);
+    for (unsigned i = 0; i < 100; i++) {
+        sim_run(20 * NS_PER_US);
+        assert_int_equal(model->state, UNIT_RUNNING);
+        sim_answer(asks, model);
+        sim_run(0);
+        assert_int_equal(asks->state, UNIT_RUNNING);
+        sim_run(NS_PER_US);
+        sim_stop(asks);
+        sim_run(0);
+    }
+    sim_answer(asks, model);
+    sim_run(sched_ratelimit_ns - NS_PER_US);
+    assert_int_equal(asks->state, UNIT_RUNNING);
+    sim_run(2 * NS_PER_US);
+    assert_int_equal(model->state, UNIT_RUNNING);
+    settle_and_run();
+    assert_true(fabs((double)asks->ran_ns - 0.5 * NS_PER_SEC) <= PERCENT_OF_CPU);
+    sim_stop(model); /* who asks gets ahead */
+    sim_run(5 * NS_PER_MS);
+    sim_wake(model);
+    sim_run(600 * NS_PER_US);
+    assert_int_equal(model->state, UNIT_RUNNING);
+    sim_stop(asks);
+    sim_answer(asks, model);
+    sim_run(0);
+    assert_int_equal(model->state, UNIT_RUNNING);
+}
+
 static double steps_per_decision(unsigned cpus, unsigned hogs_per_cpu, unsigned sleepers)
 {
     srand(3);
@@ -446,6 +484,7 @@ int main(void)
         cmocka_unit_test(idle_pcpus_take_work),
         cmocka_unit_test(affinity),
         cmocka_unit_test(yield),
+        cmocka_unit_test(answers_go_first),
         cmocka_unit_test(cost_of_a_decision),
         cmocka_unit_test(random_operations),
     };

@@ -150,7 +150,8 @@ static void queue_here(struct run_queue *rq, struct sched_unit *u, uint64_t now)
     sched_hook_decide_at(rq->cpu, runq_next_decision(rq, now), now);
 }
 
-void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+static inline __attribute__((always_inline)) void
+wake(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable, uint64_t now)
 {
     struct run_queue *rq = lock_unit(u);
     if (u->queued || u->running || u->parked || !runnable(u)) {
@@ -171,8 +172,28 @@ void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
     }
     runq_update(rq, now);
     runq_admit(rq, u, to == u->cpu ? from : rq->clock, true);
-    queue_here(rq, u, now);
+    if (by && rq->curr == by) {
+        runq_insert(rq, u);
+        sched_hook_state(u, UNIT_WAITING, now);
+        u->answered = runq_is_behind(rq, u);
+        if (u->answered)
+            rq->curr->slice_end_ns = now;
+        sched_hook_decide_at(rq->cpu, runq_next_decision(rq, now), now);
+    } else {
+        queue_here(rq, u, now);
+    }
     unlock(rq, now);
+}
+
+void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+{
+    wake(u, NULL, runnable, now);
+}
+
+void sched_answer(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable,
+                  uint64_t now)
+{
+    wake(u, by, runnable, now);
 }
 
 void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
@@ -430,6 +451,8 @@ struct sched_unit *sched_next(unsigned cpu, runnable_fn *runnable, uint64_t now)
             }
         }
         rq->decisions++;
+        if (u && u->answered && now >= u->slice_end_ns)
+            u->yielded = true;
         if (u && !stop(rq, u, goes_on, &again, now)) {
             spin_unlock(&rq->lock);
             continue;

@@ -240,7 +240,12 @@ static uint64_t slice(const struct run_queue *rq, const struct sched_unit *u)
 {
     uint64_t ns = ROUND_NS * u->weight / rq->weight;
     uint64_t least = sched_ratelimit_ns ? sched_ratelimit_ns : SLICE_MIN_NS;
-    return MAX(ns, least);
+    return u->answered ? least : MAX(ns, least);
+}
+
+bool runq_is_behind(const struct run_queue *rq, const struct sched_unit *u)
+{
+    return before(u->node.key + rq->base, rq->curr->vtime);
 }
 
 struct sched_unit *runq_pick(struct run_queue *rq, uint64_t now)
@@ -273,6 +278,7 @@ void runq_put(struct run_queue *rq, uint64_t now)
     rq->curr = NULL;
     unclaim(u);
     u->running = false;
+    u->answered = false;
 }
 
 uint64_t runq_next_decision(struct run_queue *rq, uint64_t now)

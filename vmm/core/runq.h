@@ -62,6 +62,7 @@ struct sched_unit {
     struct sched_share *share;
     unsigned cpu; /* runs, waits, or ran last there */
     bool running, queued, parked, yielded;
+    bool answered;         /* put before its answerer (sched_answer) until its next turn ends */
     bool pinned;           /* may run on one pCPU only */
     uint32_t weight;       /* as counted in the queue's */
     uint64_t vtime;        /* while not queued */
@@ -136,6 +137,8 @@ void runq_put(struct run_queue *rq, uint64_t now);
 /* When the queue must decide next, as it is now: at once (now), or a time; TIME_NEVER when it is
  * empty. Shortens the current unit's slice for those that wait. */
 uint64_t runq_next_decision(struct run_queue *rq, uint64_t now);
+/* Is u, which waits here, behind the current unit in virtual time? As of the last runq_update. */
+bool runq_is_behind(const struct run_queue *rq, const struct sched_unit *u);
 /* Charge the current unit and move the clock on, as of now. */
 void runq_update(struct run_queue *rq, uint64_t now);
 /* Shift the queue in virtual time, so that its clock is `clock`. */
@@ -157,6 +160,11 @@ typedef bool runnable_fn(const struct sched_unit *u);
 /* Make u waiting somewhere it may run, unless `runnable`, asked under its lock, says no, or it
  * waits, runs or is parked already. */
 void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now);
+/* The same for u that waited for what `by`, the current unit of this pCPU, has now done for it. If
+ * it waits in by's queue and is behind it in virtual time, it takes the pCPU from it at once, for
+ * no longer than the rate limit: then by goes on. */
+void sched_answer(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable,
+                  uint64_t now);
 /* u came from share_release: it may run again. */
 void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now);
 /* u, when not `runnable`, waits no longer, and its pCPU is poked when it runs. */

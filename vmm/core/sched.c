@@ -208,6 +208,14 @@ void vcpu_unblock(struct vcpu *v, uint32_t bits)
     vcpu_wake(v);
 }
 
+void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits)
+{
+    struct vcpu *by = this_cpu()->curr;
+    atomic_or(&v->work, work);
+    atomic_and(&v->block, ~bits);
+    sched_answer(&v->sched, by ? &by->sched : NULL, runnable, now_ns());
+}
+
 void vcpu_block(struct vcpu *v, uint32_t bits)
 {
     atomic_or(&v->block, bits);

@@ -248,6 +248,9 @@ void vcpu_post(struct vcpu *v);
 /* Clear / set block bits. vcpu_unblock wakes v when nothing blocks it any more. */
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);
+/* The current vCPU has done what v waits for: set the work, clear the block bits, and let v have
+ * the pCPU back (sched_answer). */
+void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits);
 bool vcpu_runnable(const struct vcpu *v);
 void vcpu_sleep(
     struct vcpu *v); /* it may not be runnable any more: off the queue, off its pCPU soon */

@@ -103,8 +103,7 @@ static inline bool being_served(unsigned state)
 /* Let a waiting vCPU look for its answer. The work bit must be there before the vCPU can run. */
 static inline void ioreq_wake(struct vcpu *v)
 {
-    vcpu_kick(v, VWORK_IOREQ);
-    vcpu_unblock(v, VBLOCK_IOREQ);
+    vcpu_answer(v, VWORK_IOREQ, VBLOCK_IOREQ);
 }
 
 /* Life cycle, for dm_op. d is not the caller's own domain. All may take d's locks, pause d and
