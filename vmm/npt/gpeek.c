@@ -189,7 +189,7 @@ bool guest_peek(struct vcpu *v, const struct gwalk_mode *m, uint64_t linear, voi
     const struct guest_route *r = &v->peek.route[linear >> PAGE_SHIFT & 3];
     const char *at;
 
-    if (unlikely((linear & ~PAGE_MASK) > PAGE_SIZE - 8 || v->peek.generation != generation ||
+    if (unlikely((linear & ~PAGE_MASK) > PAGE_SIZE - 16 || v->peek.generation != generation ||
                  !(m->cr0 & CR0_PG) || !still_good(r, m, linear)))
         return peek_anything(v, m, linear, buf, bytes);
     at = r->page + (linear & ~PAGE_MASK);
@@ -197,9 +197,10 @@ bool guest_peek(struct vcpu *v, const struct gwalk_mode *m, uint64_t linear, voi
         *(word32 *)buf = *(const word32 *)at;
     else if (bytes == 2)
         *(word16 *)buf = *(const word16 *)at;
-    else if (bytes == 8)
+    else if (bytes >= 8 && bytes <= 16) { /* two words, which may overlap */
         *(word64 *)buf = *(const word64 *)at;
-    else
+        *(word64 *)((char *)buf + bytes - 8) = *(const word64 *)(at + bytes - 8);
+    } else
         return peek_anything(v, m, linear, buf, bytes);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return likely(READ_ONCE(*now) == generation);
