@@ -39,6 +39,7 @@ struct platform {
     struct vpic pic;
     struct vioapic ioapic[VIOAPIC_MAX];
     unsigned nr_ioapics;
+    unsigned ticks_wait;  /* tick sources that wait for an EOI (vtick.h). Atomic */
     int pin0_extint;      /* vCPU that IOAPIC pin 0 gives the PIC's interrupts to, or -1 */
     unsigned lowest_next; /* lowest-priority arbitration starts here; a hint */
 
@@ -69,6 +70,17 @@ static inline void device_timer_set(struct timer *t, uint64_t expires_ns)
     if (t->cpu != this_cpu()->id)
         timer_migrate(t, this_cpu()->id);
     timer_set(t, expires_ns);
+}
+
+/* t's state changed: keep count of d's that wait for an EOI. Under the device's lock. */
+void tick_note(struct domain *d, struct vtick *t);
+/* d ended an interrupt, of the PIC's or of v's LAPIC (NULL: the PIC's), and tick sources wait for
+ * that: they look again. No lock held. */
+void ticks_look(struct domain *d, struct vcpu *v);
+
+static inline bool ticks_wait(const struct domain *d)
+{
+    return unlikely(READ_ONCE(d->platform->ticks_wait));
 }
 
 #ifdef HOST_TEST

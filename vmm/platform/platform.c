@@ -381,6 +381,33 @@ enum vtick_line gsi_tick_line(struct domain *d, unsigned gsi)
     return state;
 }
 
+/* An EOI just before this is not seen: then the source's own timer looks, a little later. */
+void tick_note(struct domain *d, struct vtick *t)
+{
+    if (t->noted == t->waits)
+        return;
+    t->noted = t->waits;
+    atomic_add(&d->platform->ticks_wait, t->noted ? 1u : -1u);
+    for (unsigned i = 0; t->noted && i < d->max_vcpus; i++)
+        if (d->vcpu[i] && d->vcpu[i]->vlapic && d->vcpu[i]->vlapic->by_cpu)
+            vcpu_kick(d->vcpu[i], VWORK_EVENT); /* its EOIs must exit: vlapic_entry */
+}
+
+void ticks_look(struct domain *d, struct vcpu *v)
+{
+    struct platform *p = d->platform;
+
+    if (v && READ_ONCE(v->vlapic->tick.waits))
+        vlapic_timer_look(v);
+    if (READ_ONCE(p->pit.tick.waits))
+        vpit_look(d);
+    if (READ_ONCE(p->rtc.tick.waits))
+        vrtc_look(d);
+    for (unsigned n = 0; n < HPET_TIMER_NUM; n++)
+        if (READ_ONCE(p->hpet.t[n].tick.waits))
+            vhpet_look(d, n);
+}
+
 /* NMI from the board (xl trigger nmi, watchdogs): through LINT1, unless port 0x70 masks it. */
 void platform_nmi(struct domain *d)
 {

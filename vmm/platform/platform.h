@@ -100,7 +100,7 @@ bool vlapic_news(const struct vcpu *v);
 paddr_t vlapic_registers(const struct vcpu *v); /* the page */
 struct vlapic_entry {
     uint8_t requested, in_service; /* highest vectors of IRR and ISR; 0: none */
-    uint64_t level[4];             /* the vectors whose EOI must be told to vlapic_ended */
+    uint64_t told[4];              /* the vectors whose EOI must be told to vlapic_ended */
 };
 /* v enters its guest next: what came since the last time is in IRR. */
 void vlapic_entry(struct vcpu *v, struct vlapic_entry *out);

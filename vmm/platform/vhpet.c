@@ -96,7 +96,7 @@ static enum vtick_line tick_line(const struct vhpet *h, unsigned n)
     if (legacy_routed(h, n))
         return isa_tick_line(h->domain, n == 0 ? 0 : 8);
     if (t->config & TN_LEVEL && h->isr >> n & 1)
-        return VTICK_BUSY;
+        return VTICK_HELD;
     return route_valid(gsi) ? gsi_tick_line(h->domain, gsi) : VTICK_MASKED;
 }
 
@@ -146,6 +146,7 @@ static void plan(struct vhpet *h, unsigned n, uint64_t now, bool fresh)
         else if (t->period)
             vtick_start(&t->tick, due - t->period * VHPET_PERIOD_NS, t->period, VHPET_HZ);
     }
+    tick_note(h->domain, &t->tick);
     device_timer_set(&t->timer, t->tick.on ? vtick_next(&t->tick, now) : t->due_ns);
 }
 
@@ -161,28 +162,44 @@ static uint64_t next_wrap_ns(const struct vhpet_timer *t, uint64_t due)
     return t->config & TN_32BIT ? due + (VHPET_PERIOD_NS << 32) : TIME_NEVER;
 }
 
+/* A periodic timer's ticks until now. */
+static void tick(struct vhpet *h, unsigned n, uint64_t now)
+{
+    struct vhpet_timer *t = &h->t[n];
+    uint64_t mode = h->domain->hvm_params[HVM_PARAM_TIMER_MODE];
+
+    if (vtick_fire(&t->tick, now, tick_line(h, n), mode)) {
+        interrupt(h, n);
+        if (h->isr >> n & 1)
+            t->tick.waits = false; /* for the status register first */
+    }
+    advance(h, t, now);
+    tick_note(h->domain, &t->tick);
+    device_timer_set(&t->timer, vtick_next(&t->tick, now));
+}
+
 static void fired(struct vhpet *h, unsigned n)
 {
     struct vhpet_timer *t = &h->t[n];
 
     spin_lock(&h->lock);
-    uint64_t now = now_ns(), next = TIME_NEVER;
+    uint64_t now = now_ns();
     if (t->tick.on) {
-        uint64_t mode = h->domain->hvm_params[HVM_PARAM_TIMER_MODE];
-        if (vtick_fire(&t->tick, now, tick_line(h, n), mode))
-            interrupt(h, n);
-        advance(h, t, now);
-        next = vtick_next(&t->tick, now);
+        tick(h, n, now);
     } else if (t->due_ns != TIME_NEVER) {
         if (now >= t->due_ns) {
             interrupt(h, n);
             t->due_ns = next_wrap_ns(t, t->due_ns);
         }
-        next = t->due_ns;
+        if (t->due_ns != TIME_NEVER)
+            timer_set(&t->timer, t->due_ns);
     }
-    if (next != TIME_NEVER)
-        timer_set(&t->timer, next);
     spin_unlock(&h->lock);
+}
+
+void vhpet_look(struct domain *d, unsigned n)
+{
+    fired(hpet_of(d), n);
 }
 
 static void fired0(void *data)
@@ -243,11 +260,15 @@ static void write_config(struct vhpet *h, uint64_t val, uint64_t now)
     plan_all(h, now);
 }
 
-static void write_isr(struct vhpet *h, uint64_t val)
+static void write_isr(struct vhpet *h, uint64_t val, uint64_t now)
 {
-    for (unsigned n = 0; n < HPET_TIMER_NUM; n++)
-        if (val >> n & 1)
-            drop_line(h, n);
+    for (unsigned n = 0; n < HPET_TIMER_NUM; n++) {
+        if (!(val >> n & 1))
+            continue;
+        drop_line(h, n);
+        if (h->t[n].tick.busy)
+            tick(h, n, now);
+    }
 }
 
 static void write_timer_config(struct vhpet *h, unsigned n, uint64_t val, uint64_t now)
@@ -288,7 +309,7 @@ static void write_reg(struct vhpet *h, unsigned offset, uint64_t val, uint64_t n
         write_config(h, val, now);
         return;
     case OFS_ISR:
-        write_isr(h, val);
+        write_isr(h, val, now);
         return;
     case OFS_COUNTER: /* to be written while halted */
         h->mc64 = val;
@@ -360,6 +381,7 @@ void vhpet_reset(struct domain *d)
         t->period = 0;
         t->due_ns = TIME_NEVER;
         vtick_stop(&t->tick);
+        tick_note(d, &t->tick);
         timer_stop(&t->timer);
     }
     h->config = h->isr = h->mc64 = 0;

@@ -28,6 +28,8 @@ struct vhpet {
 void vhpet_init(struct domain *d);
 void vhpet_reset(struct domain *d);
 void vhpet_destroy(struct domain *d);
+/* The guest ended an interrupt: does a tick of timer n wait for that? */
+void vhpet_look(struct domain *d, unsigned n);
 void vhpet_mmio(struct domain *d, paddr_t gpa, unsigned bytes, bool write, uint64_t *val);
 int vhpet_save(struct domain *d, struct hvm_hw_hpet *out);
 int vhpet_load(struct domain *d, const struct hvm_hw_hpet *in);

@@ -157,6 +157,8 @@ void vlapic_eoi(struct vcpu *v)
         l->isr_summary &= ~(1u << (vector / 32));
     if (*vector_word(l, LAPIC_TMR, (uint8_t)vector) & bit)
         vioapic_eoi(v->domain, (uint8_t)vector);
+    if (ticks_wait(v->domain))
+        ticks_look(v->domain, v);
     recheck(v);
 }
 

@@ -151,6 +151,8 @@ void vlapic_timer_initial_count(struct vcpu *v, uint32_t count);
 void vlapic_timer_divide(struct vcpu *v, uint32_t tdcr);
 void vlapic_timer_lvt(struct vcpu *v, uint32_t lvt);
 uint32_t vlapic_timer_count(struct vcpu *v);
+/* The guest ended an interrupt: does a tick wait for that? */
+void vlapic_timer_look(struct vcpu *v);
 /* Start again from saved registers: count is the saved current count. */
 void vlapic_timer_restore(struct vcpu *v, uint32_t count, uint64_t tsc_deadline);
 

@@ -71,9 +71,11 @@ void vlapic_entry(struct vcpu *v, struct vlapic_entry *out)
     int irr = l->accepts ? vlapic_highest(l, LAPIC_IRR) : -1, isr = vlapic_highest(l, LAPIC_ISR);
     out->requested = (uint8_t)MAX(irr, 0);
     out->in_service = (uint8_t)MAX(isr, 0);
-    for (unsigned i = 0; i < ARRAY_SIZE(out->level); i++)
-        out->level[i] = READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i]) |
-                        (uint64_t)READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i + 4]) << 32;
+    for (unsigned i = 0; i < ARRAY_SIZE(out->told); i++)
+        out->told[i] = ticks_wait(v->domain)
+                           ? ~0ULL
+                           : READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i]) |
+                                 (uint64_t)READ_ONCE(l->regs[LAPIC_TMR / 4 + 8 * i + 4]) << 32;
 }
 
 void vlapic_written(struct vcpu *v, unsigned offset)
@@ -95,4 +97,6 @@ void vlapic_written(struct vcpu *v, unsigned offset)
 void vlapic_ended(struct vcpu *v, uint8_t vector)
 {
     vioapic_eoi(v->domain, vector);
+    if (ticks_wait(v->domain))
+        ticks_look(v->domain, v);
 }

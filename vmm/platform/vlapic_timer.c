@@ -52,6 +52,7 @@ static void arm(struct vlapic *l, uint64_t now)
             live && now - l->start_ns < l->period_ns ? l->start_ns + l->period_ns : TIME_NEVER;
     else if (counts(lvt))
         l->next_ns = TIME_NEVER;
+    tick_note(l->vcpu->domain, &l->tick);
     device_timer_set(&l->timer, l->next_ns);
 }
 
@@ -61,6 +62,18 @@ static void fire(struct vlapic *l)
 
     if (!(lvt & LVT_MASKED))
         vlapic_set_irq(l->vcpu, (uint8_t)lvt, false);
+}
+
+/* The periodic timer's ticks until now; true when one is to be delivered. Under timer_lock. */
+static bool tick(struct vlapic *l, uint64_t now)
+{
+    uint8_t vector = (uint8_t)*reg(l, LAPIC_LVT_TIMER);
+    bool due = vtick_fire(&l->tick, now, vlapic_is_requested(l, vector) ? VTICK_BUSY : VTICK_READY,
+                          l->vcpu->domain->hvm_params[HVM_PARAM_TIMER_MODE]);
+
+    l->next_ns = vtick_next(&l->tick, now);
+    tick_note(l->vcpu->domain, &l->tick);
+    return due;
 }
 
 static void timer_fired(void *data)
@@ -74,16 +87,26 @@ static void timer_fired(void *data)
     if (due) {
         l->next_ns = TIME_NEVER;
         l->tsc_deadline = 0;
-        if (l->tick.on) {
-            uint8_t vector = (uint8_t)*reg(l, LAPIC_LVT_TIMER);
-            due =
-                vtick_fire(&l->tick, now, vlapic_is_requested(l, vector) ? VTICK_BUSY : VTICK_READY,
-                           l->vcpu->domain->hvm_params[HVM_PARAM_TIMER_MODE]);
-            l->next_ns = vtick_next(&l->tick, now);
-        }
+        if (l->tick.on)
+            due = tick(l, now);
     }
     if (l->next_ns != TIME_NEVER)
         timer_set(&l->timer, l->next_ns);
+    spin_unlock(&l->timer_lock);
+    if (due)
+        fire(l);
+}
+
+void vlapic_timer_look(struct vcpu *v)
+{
+    struct vlapic *l = v->vlapic;
+    bool due = false;
+
+    spin_lock(&l->timer_lock);
+    if (l->tick.on) {
+        due = tick(l, now_ns());
+        device_timer_set(&l->timer, l->next_ns);
+    }
     spin_unlock(&l->timer_lock);
     if (due)
         fire(l);
@@ -108,6 +131,7 @@ void vlapic_timer_reset(struct vcpu *v)
     l->divisor = divisor_of(0);
     l->lvt = LVT_MASKED;
     vtick_stop(&l->tick);
+    tick_note(v->domain, &l->tick);
     timer_stop(&l->timer);
     spin_unlock(&l->timer_lock);
 }

@@ -148,6 +148,8 @@ void vpic_ack(struct domain *d, int vector)
     }
     update(d);
     spin_unlock(&d->platform->irq_lock);
+    if (ticks_wait(d)) /* with automatic EOI */
+        ticks_look(d, NULL);
 }
 
 bool vpic_masked(const struct domain *d, unsigned irq)
@@ -305,6 +307,8 @@ void vpic_pio(struct domain *d, uint16_t port, bool write, uint8_t *val)
     }
     update(d);
     spin_unlock(&d->platform->irq_lock);
+    if (write && ticks_wait(d))
+        ticks_look(d, NULL);
 }
 
 int vpic_save(struct domain *d, unsigned chip, struct hvm_hw_vpic *out)

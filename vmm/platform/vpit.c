@@ -123,14 +123,18 @@ static bool out(struct vpit_channel *c, uint64_t now)
 }
 
 /* Channel 0: set the host timer for OUT's next rise. */
-static void arm(struct vpit *p, uint64_t now)
+static void arm(struct domain *d, uint64_t now)
 {
+    struct vpit *p = vpit_of(d);
+
+    tick_note(d, &p->tick);
     device_timer_set(&p->timer, p->tick.on ? vtick_next(&p->tick, now) : p->oneshot_ns);
 }
 
 /* Channel 0's counting changed: when does OUT rise from now on? */
-static void replan(struct vpit *p, uint64_t now)
+static void replan(struct domain *d, uint64_t now)
 {
+    struct vpit *p = vpit_of(d);
     struct vpit_channel *c = &p->ch[0];
 
     vtick_stop(&p->tick);
@@ -139,13 +143,38 @@ static void replan(struct vpit *p, uint64_t now)
         vtick_start(&p->tick, c->start_ns, c->hw.count, PIT_HZ);
     else if (c->armed && c->running && !is_triggered(c))
         p->oneshot_ns = c->start_ns + clocks_to_ns(c->hw.count + (mode_of(c) == 4));
-    arm(p, now);
+    arm(d, now);
 }
 
 static void irq0_rises(struct domain *d)
 {
     if (!READ_ONCE(d->platform->hpet.legacy))
         isa_pulse(d, 0);
+}
+
+/* Channel 0's ticks until now. */
+static void tick(struct domain *d, uint64_t now)
+{
+    struct vpit *p = vpit_of(d);
+    struct vpit_channel *c = &p->ch[0];
+    uint64_t start_ns = c->start_ns, mode = d->hvm_params[HVM_PARAM_TIMER_MODE];
+
+    if (vtick_fire(&p->tick, now, isa_tick_line(d, 0), mode))
+        irq0_rises(d);
+    settle(c, now);
+    if (c->start_ns != start_ns)
+        vtick_start(&p->tick, c->start_ns, c->hw.count, PIT_HZ);
+    arm(d, now);
+}
+
+void vpit_look(struct domain *d)
+{
+    struct vpit *p = vpit_of(d);
+
+    spin_lock(&p->lock);
+    if (p->tick.on)
+        tick(d, now_ns());
+    spin_unlock(&p->lock);
 }
 
 static void timer_fired(void *data)
@@ -156,15 +185,7 @@ static void timer_fired(void *data)
     spin_lock(&p->lock);
     uint64_t now = now_ns();
     if (p->tick.on) {
-        uint64_t mode = d->hvm_params[HVM_PARAM_TIMER_MODE];
-        if (vtick_fire(&p->tick, now, isa_tick_line(d, 0), mode))
-            irq0_rises(d);
-        struct vpit_channel *c = &p->ch[0];
-        uint64_t start_ns = c->start_ns;
-        settle(c, now);
-        if (c->start_ns != start_ns)
-            vtick_start(&p->tick, c->start_ns, c->hw.count, PIT_HZ);
-        timer_set(&p->timer, vtick_next(&p->tick, now));
+        tick(d, now);
     } else if (now >= p->oneshot_ns) {
         p->oneshot_ns = TIME_NEVER;
         irq0_rises(d);
@@ -200,7 +221,7 @@ static void write_count(struct domain *d, unsigned n, uint16_t raw)
     c->start_ns = now;
     c->running = !is_triggered(c) && c->hw.gate;
     if (n == 0)
-        replan(p, now);
+        replan(d, now);
 }
 
 static void write_data(struct domain *d, unsigned n, uint8_t val)
@@ -220,7 +241,7 @@ static void write_data(struct domain *d, unsigned n, uint8_t val)
         if (mode_of(c) == 0) { /* the first byte stops counting and drops OUT */
             c->armed = false;
             if (n == 0)
-                replan(vpit_of(d), now_ns());
+                replan(d, now_ns());
         }
         break;
     case RW_WORD_HIGH:
@@ -287,7 +308,7 @@ static void write_control(struct domain *d, uint8_t val)
     c->held = 0;
     c->next = 0;
     if (n == 0) {
-        replan(p, now_ns());
+        replan(d, now_ns());
         if (c->hw.mode == 0)
             platform_isa_irq(d, 0, false);
     }
@@ -391,6 +412,7 @@ void vpit_reset(struct domain *d)
     }
     p->port61 = 0;
     vtick_stop(&p->tick);
+    tick_note(d, &p->tick);
     p->oneshot_ns = TIME_NEVER;
     timer_stop(&p->timer);
     spin_unlock(&p->lock);
@@ -453,7 +475,7 @@ int vpit_load(struct domain *d, const struct hvm_hw_pit *in)
     }
     p->port61 = (uint8_t)((in->speaker_data_on ? PORT61_SPEAKER : 0) |
                           (in->channels[2].gate ? PORT61_GATE2 : 0));
-    replan(p, now);
+    replan(d, now);
     spin_unlock(&p->lock);
     return 0;
 }

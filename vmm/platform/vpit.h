@@ -29,6 +29,8 @@ struct vpit {
 void vpit_init(struct domain *d);
 void vpit_reset(struct domain *d);
 void vpit_destroy(struct domain *d);
+/* The guest ended an interrupt: does a tick wait for that? */
+void vpit_look(struct domain *d);
 /* One byte of port I/O at 0x40..0x43 and 0x61. */
 void vpit_pio(struct domain *d, uint16_t port, bool write, uint8_t *val);
 int vpit_save(struct domain *d, struct hvm_hw_pit *out);

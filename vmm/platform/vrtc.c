@@ -277,7 +277,24 @@ static void arm_periodic(struct domain *d, uint64_t now)
 {
     struct vrtc *r = rtc_of(d);
 
+    tick_note(d, &r->tick);
     device_timer_set(&r->periodic, r->cmos[R_B] & B_PIE ? vtick_next(&r->tick, now) : TIME_NEVER);
+}
+
+/* Periodic ticks until now, while their interrupt is enabled. */
+static void tick(struct domain *d, uint64_t now)
+{
+    struct vrtc *r = rtc_of(d);
+    enum vtick_line line = isa_tick_line(d, RTC_IRQ);
+
+    if (line != VTICK_MASKED && r->cmos[R_C] & C_PF) /* register C was not read since the last */
+        line = VTICK_HELD;
+    if (vtick_fire(&r->tick, now, line, d->hvm_params[HVM_PARAM_TIMER_MODE])) {
+        r->cmos[R_C] |= C_PF;
+        r->tick.waits = false; /* for register C first */
+        update_line(d);
+    }
+    arm_periodic(d, now);
 }
 
 /* The rate bits changed: 3 is 8,192 Hz, 15 is 2 Hz, 1 and 2 are 256 and 128 Hz. */
@@ -313,18 +330,14 @@ static void periodic_fired(void *data)
     struct vrtc *r = rtc_of(d);
 
     spin_lock(&r->lock);
-    uint64_t now = now_ns();
-    if (r->cmos[R_B] & B_PIE) {
-        enum vtick_line line = isa_tick_line(d, RTC_IRQ);
-        if (r->cmos[R_C] & C_PF) /* register C was not read since the last one */
-            line = line == VTICK_MASKED ? VTICK_MASKED : VTICK_BUSY;
-        if (vtick_fire(&r->tick, now, line, d->hvm_params[HVM_PARAM_TIMER_MODE])) {
-            r->cmos[R_C] |= C_PF;
-            update_line(d);
-        }
-        timer_set(&r->periodic, vtick_next(&r->tick, now));
-    }
+    if (r->cmos[R_B] & B_PIE)
+        tick(d, now_ns());
     spin_unlock(&r->lock);
+}
+
+void vrtc_look(struct domain *d)
+{
+    periodic_fired(d);
 }
 
 void vrtc_refresh_line(struct domain *d)
@@ -365,6 +378,8 @@ static int64_t write_b(struct domain *d, uint8_t val, uint64_t now)
         delta = commit_date(d, now);
     if ((old ^ val) & B_PIE) {
         vtick_skip(&r->tick, now); /* ticks of the time before are gone */
+        r->tick.owed = 0;
+        r->tick.busy = r->tick.waits = false;
         arm_periodic(d, now);
     }
     return delta;
@@ -423,6 +438,8 @@ static uint8_t read_reg(struct domain *d, unsigned index, uint64_t now)
         val = r->cmos[R_C];
         r->cmos[R_C] = 0;
         update_line(d);
+        if (r->tick.busy)
+            tick(d, now);
         return val;
     case R_D:
         return D_VALID;

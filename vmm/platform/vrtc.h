@@ -22,6 +22,8 @@ struct vrtc {
 void vrtc_init(struct domain *d);
 void vrtc_reset(struct domain *d);
 void vrtc_destroy(struct domain *d);
+/* The guest ended an interrupt: does a tick wait for that? */
+void vrtc_look(struct domain *d);
 /* One byte at 0x70 or 0x71; false when the device model has that register. */
 bool vrtc_pio(struct domain *d, uint16_t port, bool write, uint8_t *val);
 /* The HPET took or gave back IRQ 8: drive the line accordingly. */

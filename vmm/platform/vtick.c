@@ -2,8 +2,7 @@
 #include "platform/vtick.h"
 #include "platform/inner.h"
 
-#define CATCH_UP 20        /* times the nominal rate */
-#define LOOK_NS  500000ULL /* at least twice in the least of slices that a busy pCPU gives */
+#define CATCH_UP 20 /* times the nominal rate */
 
 /* Nominal ticks due in all by now. */
 static uint64_t ticks_by(const struct vtick *t, uint64_t now)
@@ -20,17 +19,13 @@ static uint64_t period_ns(const struct vtick *t)
 
 void vtick_start(struct vtick *t, uint64_t start_ns, uint64_t num, uint64_t hz)
 {
-    t->on = num != 0;
-    t->start_ns = start_ns;
-    t->num = num;
-    t->hz = hz;
-    t->done = 0;
-    t->owed = 0;
+    *t = (struct vtick){
+        .on = num != 0, .noted = t->noted, .start_ns = start_ns, .num = num, .hz = hz};
 }
 
 void vtick_stop(struct vtick *t)
 {
-    t->on = false;
+    t->on = t->busy = t->waits = false;
     t->owed = 0;
 }
 
@@ -51,20 +46,36 @@ static uint32_t owed_limit(const struct vtick *t)
     return (uint32_t)MAX(2 * t->hz / t->num, 1ULL);
 }
 
+/* When the burst allows the next one. */
+static uint64_t allowed_ns(const struct vtick *t)
+{
+    uint64_t ahead = (VTICK_BURST - 1) * (period_ns(t) / CATCH_UP);
+
+    return t->rate_ns > ahead ? t->rate_ns - ahead : 0;
+}
+
 bool vtick_fire(struct vtick *t, uint64_t now, enum vtick_line line, uint64_t mode)
 {
     if (!t->on)
         return false;
     uint64_t owed = t->owed + vtick_skip(t, now);
-    t->busy = line == VTICK_BUSY;
-    bool deliver = owed && line != VTICK_BUSY;
+    bool held = line == VTICK_BUSY || line == VTICK_HELD;
+    bool none_pends = mode == HVMPTM_no_missed_ticks_pending;
 
-    owed -= deliver;
-    if (line == VTICK_MASKED || mode == HVMPTM_no_missed_ticks_pending)
+    if (none_pends && (held || t->busy))
         owed = 0;
     else if (mode == HVMPTM_one_missed_tick_pending)
         owed = MIN(owed, 1ULL);
+    bool deliver = owed && !held && (line == VTICK_MASKED || now >= allowed_ns(t));
+    if (deliver) {
+        owed--;
+        t->rate_ns = MAX(t->rate_ns, now) + period_ns(t) / CATCH_UP;
+    }
+    if (line == VTICK_MASKED || none_pends)
+        owed = 0;
     t->owed = (uint32_t)MIN(owed, (uint64_t)owed_limit(t));
+    t->busy = held || (deliver && t->owed);
+    t->waits = t->busy && line != VTICK_HELD;
     return deliver;
 }
 
@@ -72,9 +83,11 @@ uint64_t vtick_next(const struct vtick *t, uint64_t now)
 {
     if (!t->on)
         return TIME_NEVER;
+    if (t->busy)
+        return now + MAX(period_ns(t), VTICK_BACK_NS);
     uint64_t next = t->start_ns + muldiv((t->done + 1) * t->num, NS_PER_SEC, t->hz) + 1;
 
     if (t->owed)
-        next = MIN(next, now + MIN(period_ns(t) / (t->busy ? 2 : CATCH_UP), LOOK_NS));
+        next = MIN(next, allowed_ns(t));
     return MAX(next, now + VTICK_MIN_NS);
 }

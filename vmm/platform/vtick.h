@@ -1,8 +1,12 @@
 /* vtick.h: a periodic interrupt source that neither loses ticks nor delivers them in a heap.
  *
  * Tick k is due at start_ns + k * num / hz seconds, exactly, for ever. A tick that cannot be
- * delivered, because the guest has not taken the one before it, is owed. Owed ticks are delivered
- * at twenty times the nominal rate until none is left: a vCPU that gets a quarter of a CPU keeps up.
+ * delivered, because the guest has not taken the one before it, is owed. While that is so no timer
+ * is needed: the guest's acknowledgement (EOI, RTC register C, HPET status) asks again, and what
+ * came due meanwhile is worked out from the clock. So a vCPU that gets a small part of a CPU has
+ * its ticks one after the other in that part, and one that hangs costs nothing.
+ *
+ * Owed ticks come back to back only VTICK_BURST at a time, then at twenty times the nominal rate.
  * What is owed is bounded, so a domain that stood still for long does not get a storm. The
  * structure belongs to its device and its device's lock.
  */
@@ -10,19 +14,25 @@
 
 #include "core/types.h"
 
-#define VTICK_MIN_NS 50000ULL /* no guest makes the host's timer fire more often than this */
+#define VTICK_MIN_NS  50000ULL    /* no guest makes the host's timer fire more often than this */
+#define VTICK_BACK_NS 10000000ULL /* looks this often, at most, for what nobody acknowledges */
+#define VTICK_BURST   16          /* back to back */
 
 struct vtick {
     bool on;
-    uint64_t start_ns, num, hz;
-    uint64_t done; /* nominal ticks accounted for so far: delivered or owed */
+    bool busy;  /* the guest has not taken the last one: no timer, an acknowledgement asks again */
+    bool waits; /* that acknowledgement is an EOI */
+    bool noted; /* the domain's count of those that wait has it (tick_note) */
     uint32_t owed;
-    bool busy; /* the guest had not taken the last one when vtick_fire looked */
+    uint64_t start_ns, num, hz;
+    uint64_t done;    /* nominal ticks accounted for so far: delivered or owed */
+    uint64_t rate_ns; /* by when those delivered would have come at twenty times the rate */
 };
 
 enum vtick_line {
     VTICK_READY,  /* a tick would reach the guest */
-    VTICK_BUSY,   /* the guest has not taken the last one */
+    VTICK_BUSY,   /* the guest has not taken the last one; its EOI will be told of */
+    VTICK_HELD,   /* the device itself waits to be acknowledged, and knows when that happens */
     VTICK_MASKED, /* nobody listens: ticks pass unseen and none is owed */
 };
 
@@ -31,7 +41,8 @@ void vtick_start(struct vtick *t, uint64_t start_ns, uint64_t num, uint64_t hz);
 void vtick_stop(struct vtick *t);
 /* Account for time now; true when one tick is to be delivered at once. mode: HVMPTM_*. */
 bool vtick_fire(struct vtick *t, uint64_t now, enum vtick_line line, uint64_t mode);
-/* When to call vtick_fire next, in ns of now_ns(); TIME_NEVER when stopped. */
+/* When to call vtick_fire next, if no acknowledgement comes before, in ns of now_ns(); TIME_NEVER
+ * when stopped. */
 uint64_t vtick_next(const struct vtick *t, uint64_t now);
 /* Nominal ticks that came due and were not accounted for; accounts for them. */
 uint64_t vtick_skip(struct vtick *t, uint64_t now);

@@ -122,10 +122,10 @@ void vmx_apic_enter(struct vcpu *v)
         change_access_mode(v, mode);
     vlapic_entry(v, &e);
     vmwrite(VMCS_GUEST_INTR_STATUS, e.requested | (uint64_t)e.in_service << 8);
-    for (unsigned i = 0; i < ARRAY_SIZE(e.level); i++) {
-        if (e.level[i] != s->eoi_exit[i]) {
-            s->eoi_exit[i] = e.level[i];
-            vmwrite(VMCS_EOI_EXIT0 + 2 * i, e.level[i]);
+    for (unsigned i = 0; i < ARRAY_SIZE(e.told); i++) {
+        if (e.told[i] != s->eoi_exit[i]) {
+            s->eoi_exit[i] = e.told[i];
+            vmwrite(VMCS_EOI_EXIT0 + 2 * i, e.told[i]);
         }
     }
 }
