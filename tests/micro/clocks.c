@@ -1,45 +1,66 @@
 /* clocks.c: how far each clock of the PC came, again and again: ticks of the 8254, the RTC at 1024 Hz and the LAPIC's
- * periodic timer, counters of the PM timer, the HPET and the TSC, and the PV clock. For tests/boot/t8_sched.py, which runs
- * it beside guests that compute: a line each second or so, "CLOCKS name us ...", for ever. No test of the suite. */
-#include "micro.h"
+ * periodic timer, counters of the PM timer, the HPET and the TSC (and the PV clock, which it is), and on a second CPU, as
+ * a LAPIC has but one timer, TSC deadlines. For tests/boot/t8_clocks.py, which runs it beside guests that compute: a line
+ * each second or so, "CLOCKS name us ...", for ever. No test of the suite. */
+#include "board.h"
 
-#define APIC(r)  MMIO32(0xfee00000 + (r))
-#define HPET(r)  (*(volatile uint64_t *)(0xfed00000ul + (r)))
-#define PM_PORT  0xb008
-#define PM_MASK  0xffffff
-#define PIT_HZ   1193182
-#define PIT_N    11932 /* 100 Hz */
-#define BUS_HZ   100000000
-#define LAPIC_N  1000000 /* 100 Hz */
+#define PM_PORT    0xb008
+#define PM_MASK    0xffffff
+#define PIT_HZ     1193182
+#define PIT_N      11932 /* 100 Hz */
+#define BUS_HZ     100000000
+#define LAPIC_N    1000000 /* 100 Hz */
+#define DEADLINES  100     /* a second */
 
-enum { PIT = 0x30, RTC = 0x38, LAPIC = 0x40 };
+enum { PIT = 0x30, RTC = 0x38, LAPIC = 0x40, DEADLINE = 0x48 };
+
+extern char ap_blob[], ap_blob_end[];
+uint32_t ap_stack;
+static char stack[4096] __attribute__((aligned(16)));
+static volatile uint64_t deadline0;
+static uint64_t deadline, deadline_period;
 
 static void eoi(struct frame *f)
 {
     (void)f;
     APIC(0xb0) = 0;
 }
-static uint8_t cmos(uint8_t i)
-{
-    outb(0x70, i);
-    return inb(0x71);
-}
-static void cmos_set(uint8_t i, uint8_t v)
-{
-    outb(0x70, i);
-    outb(0x71, v);
-}
 static void rtc_tick(struct frame *f)
 {
     cmos(12);
     eoi(f);
 }
-static void route(unsigned pin, uint32_t low)
+
+/* Each deadline a period after the one before, however late this one came. */
+static void deadline_tick(struct frame *f)
 {
-    MMIO32(0xfec00000) = 0x11 + 2 * pin;
-    MMIO32(0xfec00010) = APIC(0x20);
-    MMIO32(0xfec00000) = 0x10 + 2 * pin;
-    MMIO32(0xfec00010) = low;
+    wrmsr(0x6e0, deadline += deadline_period);
+    eoi(f);
+}
+void ap_main(void)
+{
+    lapic_reset();
+    APIC(0x320) = 0x40000 | DEADLINE;
+    __asm__ volatile("mfence" ::: "memory");
+    deadline = rdtsc();
+    deadline0 = deadline;
+    wrmsr(0x6e0, deadline += deadline_period);
+    for (;;)
+        __asm__ volatile("sti; hlt; cli" ::: "memory");
+}
+static void start_ap(void)
+{
+    handlers[DEADLINE] = deadline_tick;
+    deadline_period = tsc_hz() / DEADLINES;
+    memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
+    ap_stack = (uint32_t)(unsigned long)stack + sizeof stack;
+    APIC(0x310) = 2 << 24;
+    APIC(0x300) = 0x4500; /* INIT */
+    delay_us(200);
+    APIC(0x310) = 2 << 24;
+    APIC(0x300) = 0x4608; /* SIPI, page 8 */
+    while (!deadline0)
+        __asm__ volatile("pause");
 }
 
 /* a * b / c without overflow for c < 2^32. */
@@ -51,9 +72,8 @@ static void start(void)
     handlers[RTC] = rtc_tick;
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
-    wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
-    APIC(0xf0) = 0x1ff;
-    APIC(0x80) = 0;
+    lapic_reset();
+    start_ap();
     HPET(0x10) |= 1;
     cmos_set(10, 0x26);
     cmos_set(11, (cmos(11) & ~0x30) | 0x40);
@@ -97,11 +117,14 @@ static void report(void)
         pm += (pm_now - pm_last) & PM_MASK;
         pm_last = pm_now;
         tsc = rdtsc() - tsc0;
-        say("CLOCKS tsc %llu hpet %llu pm %llu pit %llu rtc %llu lapic %llu\n", (unsigned long long)muldiv(tsc, 1000000, hz / 1000 * 1000),
-            (unsigned long long)muldiv(hpet, fs, 1000000000), (unsigned long long)muldiv(pm, 1000000, 3579545),
+        uint64_t deadlines = deadline0 - tsc0 + counts[DEADLINE] * deadline_period;
+        say("CLOCKS tsc %llu hpet %llu pm %llu pit %llu rtc %llu lapic %llu deadline %llu\n",
+            (unsigned long long)muldiv(tsc, 1000000, hz / 1000 * 1000), (unsigned long long)muldiv(hpet, fs, 1000000000),
+            (unsigned long long)muldiv(pm, 1000000, 3579545),
             (unsigned long long)muldiv((uint64_t)(counts[PIT] - pit0) * PIT_N, 1000000, PIT_HZ),
             (unsigned long long)muldiv(counts[RTC] - rtc0, 1000000, 1024),
-            (unsigned long long)muldiv((uint64_t)(counts[LAPIC] - lapic0) * LAPIC_N, 1000000, BUS_HZ));
+            (unsigned long long)muldiv((uint64_t)(counts[LAPIC] - lapic0) * LAPIC_N, 1000000, BUS_HZ),
+            (unsigned long long)muldiv(deadlines, 1000000, hz / 1000 * 1000));
     }
 }
 

@@ -34,6 +34,6 @@ build/micro/$(1).bin: $(MICRO)/$(1).c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(M
 	    $(MICRO)/$(1).c $(MICRO)/lib.c -o build/micro/$(1).elf
 	@objcopy -O binary build/micro/$(1).elf $$@
 endef
-micro_asm = $(if $(filter prot nov86 old,$(1)),modes) $(if $(filter old,$(1)),old) $(if $(filter smp many events,$(1)),ap)
+micro_asm = $(if $(filter prot nov86 old,$(1)),modes) $(if $(filter old,$(1)),old) $(if $(filter smp many events clocks,$(1)),ap)
 $(foreach t,$(MICRO_32),$(eval $(call MICRO_RULE,$(t),32,$(strip $(call micro_asm,$(t))))))
 $(foreach t,$(MICRO_64),$(eval $(call MICRO_RULE,$(t),64,$(strip $(call micro_asm,$(t))))))
