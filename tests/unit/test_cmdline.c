@@ -209,6 +209,9 @@ static void flags_and_lists(void **state)
     parse("no-apicv");
     assert_int_equal(o.apicv, APICV_OFF);
     parse_bad("apicv=maybe", CMDLINE_BAD_VALUE, "apicv=maybe");
+    assert_true(o.asid);
+    parse("asid=no");
+    assert_false(o.asid);
     parse("noreboot=yes watchdog=0 dom0_vcpus_pin no-dom0_vcpus_pin");
     assert_true(o.noreboot);
     assert_false(o.watchdog || o.dom0_vcpus_pin);

@@ -281,6 +281,7 @@ static const struct option {
     size_t flag; /* without parse: the offset of a bool, for NAME, NAME=BOOL and no-NAME */
 } options[] = {
     {"apicv", opt_apicv, 0},
+    {"asid", NULL, offsetof(struct cmdline_options, asid)},
     {"com1", opt_com1, 0},
     {"console", opt_console, 0},
     {"dom0_max_vcpus", opt_dom0_max_vcpus, 0},
@@ -390,6 +391,7 @@ static void set_defaults(struct cmdline_options *o)
         .loglvl = {.always = LOG_WARN + 1, .limited = LOG_WARN + 1},
         .guest_loglvl = {.always = LOG_ERR, .limited = LOG_WARN + 1},
         .sched = "credit2",
+        .asid = true,
         .dom0_extra = "",
     };
 }

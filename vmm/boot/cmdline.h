@@ -54,6 +54,7 @@ struct cmdline_options {
 
     enum cmdline_apicv
         apicv;     /* apicv=yes|no: let the CPU deliver guests' interrupts. Default: auto */
+    bool asid;     /* tag TLB entries by vCPU; off: each switch of vCPUs flushes. Default: on */
     bool noreboot; /* halt after a crash instead. Default: off */
     bool watchdog; /* NMI watchdog. Default: off */
     enum cmdline_iommu iommu; /* iommu=[on|off|force][,...]. Default: auto */

@@ -46,6 +46,7 @@ struct cpu {
     uint64_t beats;   /* times the loop left the guest for longer, or was idle: watchdog.c */
     bool halted;      /* idle: nothing is expected of it */
     uint64_t nmi_count;
+    uint64_t switches;        /* times another vCPU's state was brought here */
     uint64_t tlb_tags;        /* ASIDs or VPIDs given out, each a flush of one vCPU's entries */
     uint64_t tlb_generations; /* times they ran out, each a flush of everything */
 };

@@ -314,6 +314,7 @@ static void schedule(struct cpu *c)
             vcpu_sync_state(next);
         hvm_ops->load(next);
         c->state_vcpu = next;
+        c->switches++;
         atomic_store(&next->state_cpu, (int)c->id);
     }
     WRITE_ONCE(c->curr, next);
@@ -407,8 +408,9 @@ void sched_dump(void)
         log_err("CPU%u: %u waiting, weight %lu, work %x, idle %lu ms, NMIs %lu, runs d%dv%d", i,
                 rq->count, rq->weight, c->work, c->idle_ns / NS_PER_MS, c->nmi_count,
                 v ? v->domain->id : -1, v ? (int)v->id : -1);
-        log_err("  %lu timers run, %lu of them 10 ms late or more; %lu TLB tags, %lu generations",
-                c->timers.run, c->timers.late, c->tlb_tags, c->tlb_generations);
+        log_err("  %lu timers run, %lu of them 10 ms late or more", c->timers.run, c->timers.late);
+        log_err("  %lu switches of vCPUs, %lu TLB tags, %lu generations", c->switches, c->tlb_tags,
+                c->tlb_generations);
         log_err("  %lu decisions, %lu steps, %lu taken when idle, %lu for balance, clock %lu",
                 rq->decisions, rq->steps, rq->steals, rq->pulls, rq->clock);
     }

@@ -1,6 +1,8 @@
 /* svm.c: AMD SVM behind the operations table: set-up, vCPU state, and the run loop. */
+#include "boot/cmdline.h"
 #include "core/atomic.h"
 #include "core/errno.h"
+#include "core/machine.h"
 #include "core/mm.h"
 #include "core/print.h"
 #include "core/string.h"
@@ -56,7 +58,7 @@ static int svm_cpu_up(struct cpu *c)
     }
     s->asid_generation = 1;
     s->next_asid = 1;
-    s->max_asid = cpuid(0x8000000a, 0).b;
+    s->max_asid = boot_options.asid ? cpuid(0x8000000a, 0).b : 2;
     c->vendor = s;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, virt_to_pa(s->hsave));

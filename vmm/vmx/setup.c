@@ -1,7 +1,9 @@
 /* setup.c: what VT-x this machine has, in one table of controls, and turning it on (SDM 3D,
  * appendix A; 3C, 23.7). */
+#include "boot/cmdline.h"
 #include "core/errno.h"
 #include "core/lapic.h"
+#include "core/machine.h"
 #include "core/print.h"
 #include "core/string.h"
 #include "core/x86.h"
@@ -248,6 +250,7 @@ int vmx_cpu_up(struct cpu *c)
         goto fail;
     x->tag_generation = 1;
     x->next_vpid = 1;
+    x->last_vpid = boot_options.asid ? 0xffff : 1;
     fpu_cpu_up();
     if (hvm_xsaves)
         wrmsr(MSR_XSS, 0); /* the guests', who may not set a bit */

@@ -238,7 +238,7 @@ struct vmx_vcpu {
 struct vmx_cpu {
     void *vmxon;
     uint64_t tag_generation;
-    uint32_t next_vpid;
+    uint32_t next_vpid, last_vpid;
 };
 
 enum control_word {

@@ -213,7 +213,7 @@ static void take_tag(struct vmx_vcpu *s, struct vmx_cpu *x, unsigned cpu)
         vmx_invept(s->eptp);
         s->flush_ept = false;
     }
-    if (x->next_vpid > 0xffff) {
+    if (x->next_vpid > x->last_vpid) {
         x->tag_generation++;
         this_cpu()->tlb_generations++;
         x->next_vpid = 1;
