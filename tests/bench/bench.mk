@@ -1,11 +1,10 @@
-# bench.mk: the benchmarks' programs: build/micro/bench-{exits,echo,idle,storm}.img, micro-guests made as tests/micro's are,
-# build/bench/work, a static program for Linux guests and dom0, build/bench/programs.sqfs, which adds fio, and build/kvm, the
-# Linux that runs KVM.
+# bench.mk: the benchmarks' programs: build/micro/bench-{exits,scale,tlb,echo,idle,storm}.img, micro-guests made as tests/micro's
+# are, build/bench/work, a static program for Linux guests and dom0, build/bench/programs.sqfs, which adds fio, and build/kvm,
+# the Linux that runs KVM.
 BENCH := tests/bench
 
 .PHONY: bench-build
-bench-build: build/micro/bench-exits.img build/micro/bench-echo.img build/micro/bench-idle.img build/micro/bench-storm.img build/bench/programs.sqfs \
-    build/kvm/initrd
+bench-build: $(patsubst %,build/micro/bench-%.img,exits scale tlb echo idle storm) build/bench/programs.sqfs build/kvm/initrd
 
 build/kvm/initrd: $(BENCH)/kvm/build $(BENCH)/kvm/init build/dom0/vmlinuz
 	@echo "  BENCH $@"; $(BENCH)/kvm/build build/dom0/vmlinuz $(dir $(realpath build/dom0/root.sqfs))modules.tar $(@D)
@@ -20,9 +19,9 @@ build/bench/programs.sqfs: build/bench/work $(BENCH)/programs $(BENCH)/fio-work
 build/micro/bench-%.bin: $(BENCH)/%.c $(MICRO)/lib.c $(wildcard $(MICRO)/*.h $(MICRO)/*.inc $(MICRO)/*.asm $(MICRO)/*.ld)
 	@mkdir -p $(@D)
 	@echo "  BENCH $@"
-	@$(foreach a,entry $(if $(filter exits storm,$*),ap),nasm -I $(MICRO)/ -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
+	@$(foreach a,entry $(if $(filter exits scale storm tlb,$*),ap),nasm -I $(MICRO)/ -f elf64 -DM64 $(MICRO)/$(a).asm -o build/micro/$(a).bench-$*.o;)
 	@gcc $(MICRO_M64) $(MICRO_CFLAGS) $(BENCH_ONLY) -I$(MICRO) -nostdlib -static -Wl,--no-warn-rwx-segments -Wl,--build-id=none \
-	    -T $(MICRO)/link.ld build/micro/entry.bench-$*.o $(if $(filter exits storm,$*),build/micro/ap.bench-$*.o) $< $(MICRO)/lib.c -o $(@:.bin=.elf)
+	    -T $(MICRO)/link.ld build/micro/entry.bench-$*.o $(if $(filter exits scale storm tlb,$*),build/micro/ap.bench-$*.o) $< $(MICRO)/lib.c -o $(@:.bin=.elf)
 	@objcopy -O binary $(@:.bin=.elf) $@
 
 # The hypervisor with DEBUG=1, in a tree of its own: build/debug-tree/build/ringfence.
