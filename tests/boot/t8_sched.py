@@ -96,12 +96,15 @@ def cpu_pool(s):
 def bad_input_changes_nothing(s):
     """Out of range: an error, and the settings are as before."""
     busy_guests(s)
+    for number in (1, 129, 65536):  # the ABI has 128 for a guest
+        s.run(f"printf 'name=\"many\"\\ntype=\"hvm\"\\nnographic=1\\nmemory=32\\nvcpus={number}\\n' > /tmp/many{number}.cfg")
+    s.run("xl create -q /tmp/many1.cfg; xl destroy many", 120)  # it is their number that is wrong with the others
     settings = "xl sched-credit2; xl vcpu-list | awk '{ print $1, $3, $(NF-2), $(NF-1), $NF }'"
     before = s.run(settings)
     for line in ("xl sched-credit2 -d one -w 65536", "xl sched-credit2 -d one -w 0", "xl sched-credit2 -d one -c 101",
                  "xl sched-credit2 -s -r 99", "xl sched-credit2 -s -r 500001", "xl vcpu-pin one 0 7",
                  "xl vcpu-pin one 9 0", "xl vcpu-set one 200",
-                 "xl cpupool-destroy Pool-0"):
+                 "xl cpupool-destroy Pool-0", "xl create -q /tmp/many129.cfg", "xl create -q /tmp/many65536.cfg"):
         check(s.run(f"{line} >/dev/null 2>&1; echo status $?").strip() != "status 0", f"{line} was taken")
     check(s.run(settings) == before, "something changed")
 

@@ -30,12 +30,14 @@ def chart(path, title, xlabel, ylabel, log, curves, rows):
 def main():
     """Read the figures, write the report."""
     source, directory = sys.argv[1:]
-    rows, caps = [], []
+    rows, caps, long_runs = [], [], []
     with open(source, encoding="ascii") as lines:
         for line in lines:
             kind, *values = line.split()
             if kind == "cap":
                 caps.append(values)
+            elif kind == "long":
+                long_runs.append(values)
             else:
                 rows.append(dict(zip(FIELDS, values), kind=kind))
     for name, (title, xlabel, ylabel, log, curves) in CHARTS.items():
@@ -45,14 +47,20 @@ def main():
             "second after one to settle. Computing vCPUs have weights 256, 512, 128 and 1024 in turn; I/O vCPUs compute "
             "50 us of each 10 ms. The ideal is what weights give, one pCPU at most; *worst vCPU* is the largest distance "
             "from it in percent of a pCPU, and in percent of its own share (a slice of 0.5 ms at least is that much of a "
-            "small share); *class* is the distance of all vCPUs of one weight together. Steps are tree nodes and other queues "
-            "looked at per decision or wake-up; ns are this host's CPU time, the simulator's own events included.", "",
+            "small share, see below); *class* is the distance of all vCPUs of one weight together. Steps are tree nodes and other queues "
+            "looked at per decision or wake-up; ns are this host's CPU time, "
+            "the simulator's own events and what its caches miss included.", "",
             "| pCPUs | computing | I/O | asleep | worst vCPU, % of a pCPU | of its share, % | class, % | wake-up 99 %, us | "
             "worst, us | steps | ns | pulls |", "|" + "--:|" * 12]
     for row in rows:
         text.append("| " + " | ".join(row[field] for field in FIELDS) + " |")
     text += ["", "Wake-up percentiles are powers of two above the figure."] + [""]
     text += [f"![{title[0]}]({name}.svg)" for name, title in CHARTS.items()]
+    text += ["", "## Many on one pCPU", "",
+             "Nobody is ever further from its share than about a slice of 0.5 ms; with a thousand on one pCPU that is all "
+             "that one gets in a second, so that a second cannot be fair. The distance does not grow with time:", "",
+             "| computing | seconds | worst vCPU, ms | of its share, % | class, % |", "|" + "--:|" * 5]
+    text += ["| " + " | ".join(values) + " |" for values in long_runs]
     text += ["", "## Caps", "", "A domain of four computing vCPUs on four pCPUs, in percent of one pCPU:", "",
              "| cap | got |", "|--:|--:|"] + [f"| {want} | {got} |" for want, got in caps]
     with open(f"{directory}/sched.md", "w", encoding="ascii") as out:

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum event_kind { EVENT_DECIDE, EVENT_BLOCK, EVENT_WAKE, EVENT_RELEASE };
 struct event {
@@ -182,12 +183,14 @@ static void handle(const struct event *e)
 void sim_run(uint64_t ns)
 {
     uint64_t end = sim_now + ns;
+    clock_t start = clock();
     while (nr_events && heap[0].when <= end) {
         struct event e = pop();
         assert(e.when >= sim_now);
         sim_now = e.when;
         handle(&e);
     }
+    sim_stats.host_ns += (uint64_t)(clock() - start) * NS_PER_SEC / CLOCKS_PER_SEC;
     sim_now = end;
     for (unsigned i = 0; i < sim_nr_tasks; i++) {
         struct sim_task *t = &sim_tasks[i];

@@ -19,6 +19,7 @@ struct sim_task {
 
 struct sim_stats {
     uint64_t decisions, steps, steals, pulls, wakes;
+    uint64_t host_ns; /* of this host's CPU: the scheduler's and the events' */
     uint64_t wake_max_ns, wake_sum_ns, wake_bucket[64]; /* by log2 of ns */
 };
 extern struct sim_stats sim_stats;
