@@ -46,12 +46,20 @@ static uint32_t owed_limit(const struct vtick *t)
     return (uint32_t)MAX(2 * t->hz / t->num, 1ULL);
 }
 
-/* When the burst allows the next one. */
-static uint64_t allowed_ns(const struct vtick *t)
+/* One of `owed` owed ticks is delivered now: when may the next one be? */
+static void space(struct vtick *t, uint64_t owed, uint64_t now)
 {
-    uint64_t ahead = (VTICK_BURST - 1) * (period_ns(t) / CATCH_UP);
+    uint64_t gap = period_ns(t) / CATCH_UP;
 
-    return t->rate_ns > ahead ? t->rate_ns - ahead : 0;
+    if (owed <= VTICK_FEW)
+        t->burst = 0;
+    else if (t->burst++ == 0)
+        t->burst_ns = now;
+    t->next_ns = now;
+    if (t->burst < VTICK_BURST)
+        return;
+    t->burst = 0;
+    t->next_ns = now + MAX(VTICK_BURST * gap, (now - t->burst_ns) / 4);
 }
 
 bool vtick_fire(struct vtick *t, uint64_t now, enum vtick_line line, uint64_t mode)
@@ -66,11 +74,11 @@ bool vtick_fire(struct vtick *t, uint64_t now, enum vtick_line line, uint64_t mo
         owed = 0;
     else if (mode == HVMPTM_one_missed_tick_pending)
         owed = MIN(owed, 1ULL);
-    bool deliver = owed && !held && (line == VTICK_MASKED || now >= allowed_ns(t));
-    if (deliver) {
-        owed--;
-        t->rate_ns = MAX(t->rate_ns, now) + period_ns(t) / CATCH_UP;
-    }
+    if (t->busy && !held && owed <= VTICK_FEW) /* taken just now: the guest goes on first */
+        t->next_ns = MAX(t->next_ns, now + period_ns(t) / CATCH_UP);
+    bool deliver = owed && !held && (line == VTICK_MASKED || now >= t->next_ns);
+    if (deliver)
+        space(t, owed--, now);
     if (line == VTICK_MASKED || none_pends)
         owed = 0;
     t->owed = (uint32_t)MIN(owed, (uint64_t)owed_limit(t));
@@ -88,6 +96,6 @@ uint64_t vtick_next(const struct vtick *t, uint64_t now)
     uint64_t next = t->start_ns + muldiv((t->done + 1) * t->num, NS_PER_SEC, t->hz) + 1;
 
     if (t->owed)
-        next = MIN(next, allowed_ns(t));
+        next = MIN(next, t->next_ns);
     return MAX(next, now + VTICK_MIN_NS);
 }

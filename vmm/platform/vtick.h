@@ -6,7 +6,9 @@
  * came due meanwhile is worked out from the clock. So a vCPU that gets a small part of a CPU has
  * its ticks one after the other in that part, and one that hangs costs nothing.
  *
- * Owed ticks come back to back only VTICK_BURST at a time, then at twenty times the nominal rate.
+ * So that the guest itself gets on, the last few owed ticks come a twentieth of their period after
+ * the guest took the one before; and of more than a few, VTICK_BURST come back to back, then there
+ * is a pause of a twentieth of their time, or of a quarter of the time they took if that is more.
  * What is owed is bounded, so a domain that stood still for long does not get a storm. The
  * structure belongs to its device and its device's lock.
  */
@@ -16,7 +18,8 @@
 
 #define VTICK_MIN_NS  50000ULL    /* no guest makes the host's timer fire more often than this */
 #define VTICK_BACK_NS 10000000ULL /* looks this often, at most, for what nobody acknowledges */
-#define VTICK_BURST   16          /* back to back */
+#define VTICK_BURST   16
+#define VTICK_FEW     3
 
 struct vtick {
     bool on;
@@ -25,8 +28,10 @@ struct vtick {
     bool noted; /* the domain's count of those that wait has it (tick_note) */
     uint32_t owed;
     uint64_t start_ns, num, hz;
-    uint64_t done;    /* nominal ticks accounted for so far: delivered or owed */
-    uint64_t rate_ns; /* by when those delivered would have come at twenty times the rate */
+    uint64_t done;     /* nominal ticks accounted for so far: delivered or owed */
+    uint64_t next_ns;  /* an owed one comes no earlier */
+    uint64_t burst_ns; /* begin of the burst */
+    unsigned burst;    /* ticks of it */
 };
 
 enum vtick_line {
