@@ -104,6 +104,7 @@ class Machine:
         self.cdrom = None               # boot from this ISO instead of -kernel
         self.vnc_port = None            # of this host: leads to dom0's port 5900; dom0 needs net=1
         self.qemu_args = []
+        self.thread = None              # TCG's: single or multi; None: multi when there are several CPUs
         self.icount = False             # time is instructions, 2^icount_shift ns each
         self.icount_shift = 0
         self._job_tar = None
@@ -139,7 +140,7 @@ class Machine:
                 cpu = "EPYC,+svm,+npt,-monitor"
             else:
                 cpu = "EPYC,+svm,+npt,-smap,-smep,-monitor,-rdtscp"
-        accel = "kvm" if self.accel == "kvm" else "tcg,thread=" + ("single" if self.smp == 1 else "multi")
+        accel = "kvm" if self.accel == "kvm" else "tcg,thread=" + (self.thread or ("single" if self.smp == 1 else "multi"))
         nic = "user,model=e1000e"
         if self.vnc_port:
             nic += f",hostfwd=tcp:127.0.0.1:{self.vnc_port}-10.0.2.100:5900"

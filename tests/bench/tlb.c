@@ -3,7 +3,7 @@
 #include "micro.h"
 
 #define VCPUS   32
-#define SECONDS 4
+#define SECONDS 12
 #define APIC(r) MMIO32(0xfee00000 + (r))
 
 enum { GO = 0x50 };

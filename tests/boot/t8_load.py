@@ -5,13 +5,25 @@ import subprocess
 
 from boottest import TOP, Session, check
 
-BY_NAME = {"ten_minutes_on_1_cpu", "ten_minutes_on_2_cpus", "ten_minutes_on_4_cpus"}
+BY_NAME = {"ten_minutes_on_1_cpu", "ten_minutes_on_2_cpus", "ten_minutes_on_2_cpus_of_one_thread", "ten_minutes_on_4_cpus"}
 COMPLAINTS = r"WARNING|BUG:|INFO: |Oops|stall|lockup|unstable|hung task|nobody cared"
 
 
-def load(cpus, seconds):
+class ThreadSession(Session):
+    """On a machine whose CPUs are that many threads of the emulator: `single`, `multi` or as usual."""
+
+    thread = None
+
+    def machine(self):
+        machine = super().machine()
+        machine.thread = self.thread
+        return machine
+
+
+def load(cpus, seconds, thread=None):
     """The storm in a guest with more vCPUs than the machine has CPUs but for 4; neither it nor the kernel complains."""
-    s = Session(f"load{cpus}", smp=cpus)
+    s = ThreadSession(f"load{cpus}{thread or ''}", smp=cpus)
+    s.thread = thread
     try:
         subprocess.run(["gcc", "-O1", "-static", os.path.join(TOP, "tests", "boot", "guests", "storm.c"), "-o",
                         os.path.join(s.job, "storm.img")], check=True)
@@ -50,9 +62,15 @@ def ten_minutes_on_2_cpus():
     load(2, 600)
 
 
+def ten_minutes_on_2_cpus_of_one_thread():
+    """Ten minutes, the CPUs one after the other in one thread of the emulator."""
+    load(2, 600, "single")
+
+
 def ten_minutes_on_4_cpus():
     """Ten minutes, four threads on however many CPUs there are."""
     load(4, 600)
 
 
-TESTS = [twenty_seconds_on_2_cpus, ten_minutes_on_1_cpu, ten_minutes_on_2_cpus, ten_minutes_on_4_cpus]
+TESTS = [twenty_seconds_on_2_cpus, ten_minutes_on_1_cpu, ten_minutes_on_2_cpus,
+         ten_minutes_on_2_cpus_of_one_thread, ten_minutes_on_4_cpus]
