@@ -285,7 +285,7 @@ static void by_the_cpu(void **state)
 {
     struct vlapic_entry e;
     (void)state;
-    assert_int_equal(vlapic_by_cpu(&vcpus[0]), 0);
+    assert_int_equal(vlapic_by_cpu(&vcpus[0], false), 0);
     lapic_on();
     run_ns(NS_PER_MS + 1);
     vlapic_entry(&vcpus[0], &e);
