@@ -9,11 +9,11 @@
 #include <xen/hvm/hvm_op.h>
 #include <xen/memory.h>
 
-#define BATCHES 11
-#define ROUNDS 50
+#define BATCHES   11
+#define ROUNDS    50
 #define VEC_EVENT 0x53
-#define PORTS 64 /* the partner's lie among its first */
-#define SHARED ((struct shared_info *)0xb00000)
+#define PORTS     64 /* the partner's lie among its first */
+#define SHARED    ((struct shared_info *)0xb00000)
 
 volatile uint64_t stamp;
 __asm__(".text\nstamp_event: push %rax; push %rdx; rdtsc; shl $32, %rdx; or %rdx, %rax; mov %rax, stamp\n"
@@ -45,8 +45,7 @@ static void wait(unsigned port)
         SHARED->vcpu_info[0].evtchn_upcall_pending = 0;
         SHARED->vcpu_info[0].evtchn_pending_sel = 0;
         __sync_synchronize();
-        if (SHARED->evtchn_pending[0] & 1ul << port)
-            break;
+        if (SHARED->evtchn_pending[0] & 1ul << port) break;
         __asm__ volatile("sti; hlt; cli" ::: "memory");
     }
     __atomic_and_fetch(&SHARED->evtchn_pending[0], ~(1ul << port), __ATOMIC_SEQ_CST);
@@ -82,8 +81,7 @@ static void measure(unsigned port)
     trip(port);
     for (unsigned b = 0; b < BATCHES; b++) {
         uint64_t sum = 0;
-        for (unsigned i = 0; i < ROUNDS; i++)
-            sum += trip(port);
+        for (unsigned i = 0; i < ROUNDS; i++) sum += trip(port);
         v[b] = (unsigned)(sum / ROUNDS);
     }
     say("BENCH event_guests %u %u %u %u %u %u %u %u %u %u %u", v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9],

@@ -14,16 +14,16 @@
 #include <xen/vcpu.h>
 
 #ifndef ONLY
-#define BATCHES 11
+#define BATCHES   11
 #define ROUNDS(n) (n)
 #else /* ci/bench-trace: one test again and again, a few operations at a time */
-#define BATCHES 1
+#define BATCHES   1
 #define ROUNDS(n) 4
 #endif
-#define APIC(r) MMIO32(0xfee00000 + (r))
-#define EOI  0xb0
-#define ICR  0x300
-#define ICR2 0x310
+#define APIC(r)  MMIO32(0xfee00000 + (r))
+#define EOI      0xb0
+#define ICR      0x300
+#define ICR2     0x310
 #define ICR_SELF (1u << 18)
 
 enum { VEC_SELF = 0x50, VEC_AP, VEC_BSP, VEC_EVENT, VEC_TIMER };
@@ -36,34 +36,39 @@ static void report(const char *name)
     (void)name;
     return;
 #endif
-    say("BENCH %s %u %u %u %u %u %u %u %u %u %u %u", name, (unsigned)values[0], (unsigned)values[1],
-        (unsigned)values[2], (unsigned)values[3], (unsigned)values[4], (unsigned)values[5], (unsigned)values[6],
-        (unsigned)values[7], (unsigned)values[8], (unsigned)values[9], (unsigned)values[10]);
+    say("BENCH %s %u %u %u %u %u %u %u %u %u %u %u", name, (unsigned)values[0], (unsigned)values[1], (unsigned)values[2],
+        (unsigned)values[3], (unsigned)values[4], (unsigned)values[5], (unsigned)values[6], (unsigned)values[7],
+        (unsigned)values[8], (unsigned)values[9], (unsigned)values[10]);
 }
 
 /* Time n times op, 11 batches; a first round that is not counted warms everything up. */
-#define BENCH(name, n, op) do { \
-    for (unsigned b = 0; b <= BATCHES; b++) { \
-        uint64_t begin = rdtsc(); \
-        for (unsigned i = 0; i < (b ? ROUNDS(n) : 2); i++) { op; barrier(); } \
-        if (b) values[b - 1] = (rdtsc() - begin) / ROUNDS(n); \
-    } \
-    report(name); \
-} while (0)
+#define BENCH(name, n, op)                                                                                                  \
+    do {                                                                                                                    \
+        for (unsigned b = 0; b <= BATCHES; b++) {                                                                           \
+            uint64_t begin = rdtsc();                                                                                       \
+            for (unsigned i = 0; i < (b ? ROUNDS(n) : 2); i++) {                                                            \
+                op;                                                                                                         \
+                barrier();                                                                                                  \
+            }                                                                                                               \
+            if (b) values[b - 1] = (rdtsc() - begin) / ROUNDS(n);                                                           \
+        }                                                                                                                   \
+        report(name);                                                                                                       \
+    } while (0)
 /* The same where op says how long it took. */
-#define BENCH_SPAN(name, n, op) do { \
-    for (unsigned b = 0; b <= BATCHES; b++) { \
-        uint64_t sum = 0; \
-        for (unsigned i = 0; i < (b ? ROUNDS(n) : 2); i++) sum += (op); \
-        if (b) values[b - 1] = sum / ROUNDS(n); \
-    } \
-    report(name); \
-} while (0)
+#define BENCH_SPAN(name, n, op)                                                                                             \
+    do {                                                                                                                    \
+        for (unsigned b = 0; b <= BATCHES; b++) {                                                                           \
+            uint64_t sum = 0;                                                                                               \
+            for (unsigned i = 0; i < (b ? ROUNDS(n) : 2); i++) sum += (op);                                                 \
+            if (b) values[b - 1] = sum / ROUNDS(n);                                                                         \
+        }                                                                                                                   \
+        report(name);                                                                                                       \
+    } while (0)
 
 /* ---- handlers: the stamp is taken first, then the LAPIC gets its EOI ------------------------------------- */
 volatile uint64_t stamp[256];
-#define STAMP(vector) \
-    "stamp_" #vector ": push %rax; push %rdx; rdtsc; shl $32, %rdx; or %rdx, %rax\n" \
+#define STAMP(vector)                                                                                                       \
+    "stamp_" #vector ": push %rax; push %rdx; rdtsc; shl $32, %rdx; or %rdx, %rax\n"                                        \
     "mov %rax, stamp + 8 * " #vector "; mov $0xfee000b0, %eax; movl $0, (%rax); pop %rdx; pop %rax; iretq\n"
 __asm__(".text\n" STAMP(0x50) STAMP(0x51) STAMP(0x52) STAMP(0x53) STAMP(0x54));
 extern char stamp_0x50[], stamp_0x51[], stamp_0x52[], stamp_0x53[], stamp_0x54[];
@@ -92,10 +97,12 @@ static void nothing(void)
 {
     unsigned long a = 17, b = 0, c = 0, d = 0; /* xen_version(XENVER_version) */
     if (xen_base)
-        __asm__ volatile("call *%4" : "+a"(a), "+D"(b), "+S"(c), "+d"(d)
-                         : "r"(hypercall_page + 32 * __HYPERVISOR_xen_version) : "memory", "rcx", "r8", "r10", "r11");
+        __asm__ volatile("call *%4"
+                         : "+a"(a), "+D"(b), "+S"(c), "+d"(d)
+                         : "r"(hypercall_page + 32 * __HYPERVISOR_xen_version)
+                         : "memory", "rcx", "r8", "r10", "r11");
     else
-        __asm__ volatile("vmmcall" : "+a"(a), "+b"(b), "+c"(c), "+d"(d) :: "memory");
+        __asm__ volatile("vmmcall" : "+a"(a), "+b"(b), "+c"(c), "+d"(d)::"memory");
 }
 static void op_hypercall(void)
 {
@@ -127,12 +134,10 @@ static uint32_t pci(unsigned dev, unsigned offset)
 static void pages_device_model(void)
 {
     for (unsigned dev = 0; dev < 32; dev++) {
-        if (pci(dev, 8) >> 16 != 0x0300)
-            continue;
+        if (pci(dev, 8) >> 16 != 0x0300) continue;
         /* The standard VGA card's registers: what is behind its own is RAM to nobody. */
         volatile uint8_t *regs = (volatile uint8_t *)(unsigned long)(pci(dev, 0x18) & ~15u);
-        if (regs)
-            BENCH("qemu_mmio_write", 40, regs[0xf00] = 0);
+        if (regs) BENCH("qemu_mmio_write", 40, regs[0xf00] = 0);
     }
     volatile uint8_t *vga = (volatile uint8_t *)0xa0000;
     BENCH("vga_write", 40, *vga = 0);
@@ -199,12 +204,10 @@ static void first_touch(void)
     pd[0] = (uint64_t)touch_table + 7;
     idt_set(14, touch_fault, 0);
     for (unsigned b = 0; b < BATCHES; b++) {
-        for (unsigned i = 0; i < 512; i++)
-            touch_table[i] = (BACKING + (uint64_t)b * 0x200000 + i * 4096ul) | 6;
+        for (unsigned i = 0; i < 512; i++) touch_table[i] = (BACKING + (uint64_t)b * 0x200000 + i * 4096ul) | 6;
         write_cr3(read_cr3());
         uint64_t begin = rdtsc();
-        for (unsigned i = 0; i < 512; i++)
-            *(volatile uint8_t *)(TOUCHED + i * 4096ul) = 1;
+        for (unsigned i = 0; i < 512; i++) *(volatile uint8_t *)(TOUCHED + i * 4096ul) = 1;
         values[b] = (rdtsc() - begin) / 512;
     }
     idt_set(14, stubs + 16 * 14, 0);
@@ -229,24 +232,20 @@ void ap_main(void)
     ap_id = APIC(0x20);
     ap_up = 1;
     for (;;) {
-        while (!ap_job)
-            pause();
+        while (!ap_job) pause();
         ap_job();
         ap_job = NULL;
     }
 }
 static bool start_ap(void)
 {
-    if (ap_up)
-        return true;
+    if (ap_up) return true;
     ap_stack = (uint32_t)(unsigned long)ap_stack_area + sizeof ap_stack_area;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
     APIC(ICR) = 0xc4500;
-    for (unsigned i = 0; i < 1000000; i++)
-        pause();
+    for (unsigned i = 0; i < 1000000; i++) pause();
     APIC(ICR) = 0xc4608;
-    for (unsigned i = 0; i < 5000000 && !ap_up; i++)
-        pause();
+    for (unsigned i = 0; i < 5000000 && !ap_up; i++) pause();
     return ap_up;
 }
 /* Give the processor away, so that the other vCPU of a one-CPU machine gets on. */
@@ -262,8 +261,7 @@ static void run_ap(void (*job)(void))
     ap_stop = false;
     ap_rounds = 0;
     ap_job = job;
-    while (!ap_rounds)
-        let_ap_run();
+    while (!ap_rounds) let_ap_run();
 }
 
 static void ipi(uint32_t dest, unsigned vector)
@@ -278,8 +276,7 @@ static void ap_pong(void)
         wait_for_interrupt();
         bool last = ap_stop;
         ipi(0, VEC_BSP);
-        if (last)
-            return;
+        if (last) return;
     }
 }
 static uint64_t ipi_trip(bool there)
@@ -292,8 +289,7 @@ static uint64_t ipi_trip(bool there)
 static void halted_ipi(void)
 {
     apic_on();
-    if (!start_ap())
-        return;
+    if (!start_ap()) return;
     run_ap(ap_pong);
     BENCH_SPAN("ipi_halted", 50, ipi_trip(true));
     BENCH_SPAN("ipi_round_trip", 50, ipi_trip(false));
@@ -335,8 +331,7 @@ static bool events_on(void)
 }
 static void ap_spin(void)
 {
-    for (ap_rounds = 1; !ap_stop;)
-        pause();
+    for (ap_rounds = 1; !ap_stop;) pause();
     hear(1);
     __asm__ volatile("sti; nop; nop; cli" ::: "memory");
 }
@@ -348,8 +343,7 @@ static void ap_event_pong(void)
         bool last = ap_stop;
         hear(1);
         send(ports[0]);
-        if (last)
-            return;
+        if (last) return;
     }
 }
 static uint64_t event_send(void)
@@ -372,13 +366,11 @@ static uint64_t event_trip(void)
 static void events(void)
 {
     apic_on();
-    if (!xen_base || !start_ap() || !events_on())
-        return;
+    if (!xen_base || !start_ap() || !events_on()) return;
     run_ap(ap_spin);
     BENCH_SPAN("event_send", 200, event_send());
     ap_stop = true;
-    while (ap_job)
-        let_ap_run();
+    while (ap_job) let_ap_run();
     run_ap(ap_event_pong);
     BENCH_SPAN("event_round_trip", 50, event_trip());
     ap_stop = true;
@@ -389,8 +381,7 @@ static void events(void)
 static void only(void)
 {
     say("TRACE");
-    for (;;)
-        ONLY();
+    for (;;) ONLY();
 }
 const struct test tests[] = { { "only", only }, { 0 } };
 const struct test all_tests[] = {

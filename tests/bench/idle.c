@@ -4,8 +4,7 @@
 static void idle(void)
 {
     say("SERVING");
-    for (;;)
-        __asm__ volatile("sti; hlt");
+    for (;;) __asm__ volatile("sti; hlt");
 }
 
 const struct test tests[] = {

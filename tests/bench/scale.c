@@ -38,7 +38,7 @@ static void op_event(unsigned cpu) /* to itself, with no interrupt for it: nothi
     SHARED->vcpu_info[cpu].evtchn_upcall_pending = 0;
     SHARED->vcpu_info[cpu].evtchn_pending_sel = 0;
     __atomic_and_fetch(&SHARED->evtchn_pending[0], ~(1ul << port[cpu]), __ATOMIC_SEQ_CST);
-    struct evtchn_send op = {.port = port[cpu]};
+    struct evtchn_send op = { .port = port[cpu] };
     hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (unsigned long)&op, 0, 0, 0);
 }
 static void op_port(unsigned cpu)
@@ -56,8 +56,7 @@ static void work(unsigned cpu)
 {
     void (*op)(unsigned) = job;
     begin[cpu] = rdtsc();
-    for (unsigned i = 0; i < ROUNDS; i++)
-        op(cpu);
+    for (unsigned i = 0; i < ROUNDS; i++) op(cpu);
     end[cpu] = rdtsc();
 }
 
@@ -100,8 +99,7 @@ static void start(unsigned cpu)
     ipi(cpu, 0x4500); /* INIT */
     delay_us(200);
     ipi(cpu, 0x4608); /* SIPI, page 8 */
-    while (started < cpu)
-        pause();
+    while (started < cpu) pause();
 }
 
 static void measure(const char *name, void (*op)(unsigned), unsigned vcpus)
@@ -110,11 +108,9 @@ static void measure(const char *name, void (*op)(unsigned), unsigned vcpus)
     job = op;
     done = 0;
     delay_us(20000); /* the others are at their HLT again */
-    for (unsigned cpu = 1; cpu < vcpus; cpu++)
-        ipi(cpu, GO);
+    for (unsigned cpu = 1; cpu < vcpus; cpu++) ipi(cpu, GO);
     work(0);
-    while (done < vcpus - 1)
-        sleep();
+    while (done < vcpus - 1) sleep();
     for (unsigned cpu = 0; cpu < vcpus; cpu++) {
         first = begin[cpu] < first ? begin[cpu] : first;
         last = end[cpu] > last ? end[cpu] : last;
@@ -127,22 +123,20 @@ static void scale(void)
     static const struct {
         const char *name;
         void (*op)(unsigned);
-    } ops[] = {{"cpuid", op_cpuid}, {"event", op_event}, {"port", op_port}, {"unclaimed", op_unclaimed}};
-    struct xen_add_to_physmap map = {.domid = DOMID_SELF, .space = XENMAPSPACE_shared_info, .gpfn = 0xb00};
+    } ops[] = { { "cpuid", op_cpuid }, { "event", op_event }, { "port", op_port }, { "unclaimed", op_unclaimed } };
+    struct xen_add_to_physmap map = { .domid = DOMID_SELF, .space = XENMAPSPACE_shared_info, .gpfn = 0xb00 };
     CHECK(!hypercall(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (unsigned long)&map, 0, 0, 0), "no shared info");
     apic_on();
     handlers[GO] = handlers[DONE] = on_ipi;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
     for (unsigned cpu = 0; cpu < VCPUS; cpu++) {
-        struct evtchn_bind_ipi bind = {.vcpu = cpu};
-        if (cpu)
-            start(cpu);
+        struct evtchn_bind_ipi bind = { .vcpu = cpu };
+        if (cpu) start(cpu);
         CHECK(!hypercall(__HYPERVISOR_event_channel_op, EVTCHNOP_bind_ipi, (unsigned long)&bind, 0, 0, 0), "no port");
         port[cpu] = bind.port;
     }
     for (unsigned i = 0; i < sizeof ops / sizeof ops[0]; i++)
-        for (unsigned vcpus = 1; vcpus <= VCPUS; vcpus *= 2)
-            measure(ops[i].name, ops[i].op, vcpus);
+        for (unsigned vcpus = 1; vcpus <= VCPUS; vcpus *= 2) measure(ops[i].name, ops[i].op, vcpus);
 }
 
-const struct test tests[] = {{"scale", scale}, {NULL, NULL}};
+const struct test tests[] = { { "scale", scale }, { NULL, NULL } };

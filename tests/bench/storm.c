@@ -13,18 +13,20 @@
 #include <xen/sched.h>
 #include <xen/vcpu.h>
 
-#define APIC(r) MMIO32(0xfee00000 + (r))
-#define ICR  0x300
-#define ICR2 0x310
-#define SAY_EVERY 1000
+#define APIC(r)    MMIO32(0xfee00000 + (r))
+#define ICR        0x300
+#define ICR2       0x310
+#define SAY_EVERY  1000
 #define SHARED_GFN 0xb00ul
-#define GRANTS_GFN 0xb10ul  /* four frames of the grant table */
+#define GRANTS_GFN 0xb10ul /* four frames of the grant table */
 #define GRANTS     (4 * 512u)
 #define OFFERED    0x1000ul /* pages that entries offer and copies use: 256, in RAM */
 #define APERTURE   0x2000ul /* where the neighbour's are mapped: 256, in RAM, then 256 where there is none */
 #define APERTURE2  0x40000ul
 
-struct random { uint64_t state; };
+struct random {
+    uint64_t state;
+};
 static volatile unsigned long done[2];
 static unsigned self;
 extern char ap_blob[], ap_blob_end[];
@@ -39,20 +41,14 @@ static unsigned pick(struct random *r, unsigned n)
     return (unsigned)(r->state >> 20) % n;
 }
 /* One of the first n, now and then anything. */
-static unsigned near(struct random *r, unsigned n)
-{
-    return pick(r, 50) ? pick(r, n) : (unsigned)(r->state >> 16);
-}
+static unsigned near(struct random *r, unsigned n) { return pick(r, 50) ? pick(r, n) : (unsigned)(r->state >> 16); }
 static domid_t domid(struct random *r)
 {
     static const domid_t odd[] = { 0, DOMID_SELF, DOMID_IO, DOMID_XEN, DOMID_INVALID, DOMID_COW, DOMID_IDLE };
     unsigned n = pick(r, 16);
     return (domid_t)(n < 7 ? self - 1 + 2 * (n & 1) : n < 9 ? self : n < 14 ? odd[pick(r, 7)] : near(r, 10));
 }
-static unsigned long gfn(struct random *r)
-{
-    return (pick(r, 2) ? APERTURE : APERTURE2) + pick(r, 256);
-}
+static unsigned long gfn(struct random *r) { return (pick(r, 2) ? APERTURE : APERTURE2) + pick(r, 256); }
 
 static void event_op(struct random *r)
 {
@@ -73,18 +69,30 @@ static void event_op(struct random *r)
         uint32_t words[8];
     } u;
     unsigned op = pick(r, 20);
-    for (unsigned i = 0; i < 8; i++)
-        u.words[i] = near(r, 64);
+    for (unsigned i = 0; i < 8; i++) u.words[i] = near(r, 64);
     switch (op) {
-    case EVTCHNOP_bind_interdomain: u.bind.remote_dom = domid(r); break;
-    case EVTCHNOP_bind_virq: u.virq.virq = near(r, 24); u.virq.vcpu = near(r, 2); break;
-    case EVTCHNOP_bind_ipi: u.ipi.vcpu = near(r, 2); break;
-    case EVTCHNOP_status: u.status.dom = domid(r); break;
-    case EVTCHNOP_alloc_unbound: u.alloc.dom = pick(r, 3) ? DOMID_SELF : domid(r); u.alloc.remote_dom = domid(r); break;
-    case EVTCHNOP_bind_vcpu: u.vcpu.vcpu = near(r, 2); break;
+    case EVTCHNOP_bind_interdomain:
+        u.bind.remote_dom = domid(r);
+        break;
+    case EVTCHNOP_bind_virq:
+        u.virq.virq = near(r, 24);
+        u.virq.vcpu = near(r, 2);
+        break;
+    case EVTCHNOP_bind_ipi:
+        u.ipi.vcpu = near(r, 2);
+        break;
+    case EVTCHNOP_status:
+        u.status.dom = domid(r);
+        break;
+    case EVTCHNOP_alloc_unbound:
+        u.alloc.dom = pick(r, 3) ? DOMID_SELF : domid(r);
+        u.alloc.remote_dom = domid(r);
+        break;
+    case EVTCHNOP_bind_vcpu:
+        u.vcpu.vcpu = near(r, 2);
+        break;
     case EVTCHNOP_reset: /* rarely: nothing else would ever be long-lived */
-        if (pick(r, 400))
-            op = EVTCHNOP_send;
+        if (pick(r, 400)) op = EVTCHNOP_send;
         u.reset.dom = domid(r);
         break;
     case EVTCHNOP_init_control:
@@ -92,9 +100,14 @@ static void event_op(struct random *r)
         u.control.offset = pick(r, 3) ? pick(r, 512) * 8 : near(r, 4096);
         u.control.vcpu = near(r, 2);
         break;
-    case EVTCHNOP_expand_array: u.array.array_gfn = OFFERED + pick(r, 256); break;
-    case EVTCHNOP_set_priority: u.priority.priority = near(r, 16); break;
-    default: op = pick(r, 4) ? EVTCHNOP_send : op;
+    case EVTCHNOP_expand_array:
+        u.array.array_gfn = OFFERED + pick(r, 256);
+        break;
+    case EVTCHNOP_set_priority:
+        u.priority.priority = near(r, 16);
+        break;
+    default:
+        op = pick(r, 4) ? EVTCHNOP_send : op;
     }
     hypercall(__HYPERVISOR_event_channel_op, op, pick(r, 200) ? (unsigned long)&u : r->state, 0, 0, 0);
 }
@@ -102,8 +115,8 @@ static void event_op(struct random *r)
 /* The guest's own part: an entry offered or taken back, whether or not it is in use. */
 static void offer(struct random *r)
 {
-    static const uint16_t types[] = { GTF_permit_access, GTF_permit_access, GTF_permit_access | GTF_readonly, GTF_invalid,
-                                      GTF_accept_transfer, GTF_transitive };
+    static const uint16_t types[] = { GTF_permit_access, GTF_permit_access,   GTF_permit_access | GTF_readonly,
+                                      GTF_invalid,       GTF_accept_transfer, GTF_transitive };
     volatile grant_entry_v1_t *e = (void *)(GRANTS_GFN << 12);
     unsigned n = pick(r, 64) + (pick(r, 8) ? 0 : pick(r, GRANTS - 64));
     if (pick(r, 20))
@@ -149,8 +162,7 @@ static void grant_op(struct random *r, unsigned cpu)
     static uint64_t frames[64];
     union arguments *u = &arguments[cpu];
     unsigned op = pick(r, 14), n = pick(r, 4) ? 1 : pick(r, MOST + 1), count = n;
-    if (!pick(r, 50))
-        count = (unsigned)r->state | 1u << 31;
+    if (!pick(r, 50)) count = (unsigned)r->state | 1u << 31;
     if (pick(r, 3)) /* the three that matter */
         op = (const unsigned[]){ GNTTABOP_map_grant_ref, GNTTABOP_unmap_grant_ref, GNTTABOP_copy }[pick(r, 3)];
     for (unsigned i = 0; i < n; i++) {
@@ -181,18 +193,14 @@ static void grant_op(struct random *r, unsigned cpu)
             u->setup.frame_list.p = (void *)frames;
             break;
         default:
-            for (unsigned w = 0; w < 4; w++)
-                u->words[i * 4 + w] = near(r, 16);
+            for (unsigned w = 0; w < 4; w++) u->words[i * 4 + w] = near(r, 16);
         }
     }
     hypercall(__HYPERVISOR_grant_table_op, op, pick(r, 200) ? (unsigned long)u : r->state, count, 0, 0);
 }
 
 /* What is mapped is used: the pages must be there as long as the mapping is. */
-static void touch(void *where)
-{
-    *(volatile unsigned long *)where += 1;
-}
+static void touch(void *where) { *(volatile unsigned long *)where += 1; }
 
 static void other_op(struct random *r)
 {
@@ -212,8 +220,7 @@ static void other_op(struct random *r)
         hypercall(__HYPERVISOR_vcpu_op, VCPUOP_set_singleshot_timer, pick(r, 2), (unsigned long)&timer, 0, 0);
         break;
     default: /* the AP catches no exceptions */
-        if (APIC(0x20) == 0)
-            catch(touch, (void *)((APERTURE + pick(r, 256)) << 12));
+        if (APIC(0x20) == 0) caught(touch, (void *)((APERTURE + pick(r, 256)) << 12));
     }
 }
 
@@ -222,14 +229,24 @@ static void storm(unsigned cpu)
     struct random r = { .state = rdtsc() * 2654435761u + self * 7919 + cpu + 1 };
     for (unsigned long n = 1;; n++) {
         switch (pick(&r, 8)) {
-        case 0: case 1: case 2: event_op(&r); break;
-        case 3: case 4: case 5: grant_op(&r, cpu); break;
-        case 6: offer(&r); break;
-        default: other_op(&r);
+        case 0:
+        case 1:
+        case 2:
+            event_op(&r);
+            break;
+        case 3:
+        case 4:
+        case 5:
+            grant_op(&r, cpu);
+            break;
+        case 6:
+            offer(&r);
+            break;
+        default:
+            other_op(&r);
         }
         done[cpu] = n;
-        if (!cpu && n % SAY_EVERY == 0)
-            say("STORM %lu %lu", n, done[1]);
+        if (!cpu && n % SAY_EVERY == 0) say("STORM %lu %lu", n, done[1]);
     }
 }
 
@@ -253,8 +270,7 @@ static void start(void)
     }
     self = cpuid(xen_base + 4, 0).c;
     bool ok = map(XENMAPSPACE_shared_info, 0, SHARED_GFN);
-    for (unsigned i = 0; i < 4; i++)
-        ok &= map(XENMAPSPACE_grant_table, i, GRANTS_GFN + i);
+    for (unsigned i = 0; i < 4; i++) ok &= map(XENMAPSPACE_grant_table, i, GRANTS_GFN + i);
     if (!ok) {
         fail("no shared pages");
         return;

@@ -43,7 +43,7 @@ void ap_main(void)
 
 static void tlb(void)
 {
-    static const uint8_t numbers[] = {1, 2, 4, 8, 12, 14, 15, 16, 20, 26, 32};
+    static const uint8_t numbers[] = { 1, 2, 4, 8, 12, 14, 15, 16, 20, 26, 32 };
     apic_on();
     handlers[GO] = on_go;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
@@ -52,13 +52,11 @@ static void tlb(void)
         ipi(cpu, 0x4500); /* INIT */
         delay_us(200);
         ipi(cpu, 0x4608); /* SIPI, page 8 */
-        while (started < cpu)
-            pause();
+        while (started < cpu) pause();
     }
     for (unsigned i = 0; i < sizeof numbers; i++) {
         busy = numbers[i];
-        for (unsigned cpu = 1; cpu < busy; cpu++)
-            ipi(cpu, GO);
+        for (unsigned cpu = 1; cpu < busy; cpu++) ipi(cpu, GO);
         say("TLB %u", busy);
         for (uint64_t end = rdtsc() + SECONDS * tsc_hz(); rdtsc() < end;)
             ;
@@ -66,4 +64,4 @@ static void tlb(void)
     busy = 0;
 }
 
-const struct test tests[] = {{"tlb", tlb}, {NULL, NULL}};
+const struct test tests[] = { { "tlb", tlb }, { NULL, NULL } };

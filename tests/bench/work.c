@@ -66,31 +66,26 @@ static void disk(char **arg)
     uint64_t *buffer = aligned_alloc(4096, bytes), seed = 42, begin;
     char what[80];
 
-    if (file < 0 || size < (off_t)bytes)
-        fail(arg[0]);
+    if (file < 0 || size < (off_t)bytes) fail(arg[0]);
     unsigned long blocks = (unsigned long)size / bytes;
     memset(buffer, 0x5a, bytes);
-    if (pread(file, buffer, bytes, 0) != (ssize_t)bytes)
-        fail("read");
+    if (pread(file, buffer, bytes, 0) != (ssize_t)bytes) fail("read");
     begin = __rdtsc();
     for (unsigned long n = 0; n < count; n++) {
         off_t at = place(&seed, random, n, blocks, bytes);
         if (write) {
             buffer[0] = buffer[bytes / 8 - 1] = (uint64_t)at ^ 0x1234567;
-            if (pwrite(file, buffer, bytes, at) != (ssize_t)bytes)
-                fail("write");
+            if (pwrite(file, buffer, bytes, at) != (ssize_t)bytes) fail("write");
         } else if (pread(file, buffer, bytes, at) != (ssize_t)bytes) {
             fail("read");
         }
     }
     uint64_t ticks = __rdtsc() - begin;
-    if (write && fsync(file))
-        fail("fsync");
+    if (write && fsync(file)) fail("fsync");
     seed = 42;
     for (unsigned long n = 0; write && n < count; n++) {
         off_t at = place(&seed, random, n, blocks, bytes);
-        if (pread(file, buffer, bytes, at) != (ssize_t)bytes)
-            fail("read back");
+        if (pread(file, buffer, bytes, at) != (ssize_t)bytes) fail("read back");
         if (buffer[0] != ((uint64_t)at ^ 0x1234567) || buffer[bytes / 8 - 1] != buffer[0]) {
             errno = EIO;
             fail("not what was written");
@@ -119,21 +114,17 @@ static void write_blocks(const char *path, unsigned long count, int flush_each)
     int file = open(path, O_WRONLY | O_DIRECT);
     uint64_t *block = aligned_alloc(4096, BLOCK);
 
-    if (file < 0)
-        fail(path);
+    if (file < 0) fail(path);
     for (unsigned long n = 0; n < count; n++) {
         fill(block, n);
-        if (pwrite(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK)
-            fail("write");
+        if (pwrite(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK) fail("write");
         if (flush_each) {
-            if (fdatasync(file))
-                fail("flush");
+            if (fdatasync(file)) fail("flush");
             printf("FLUSHED %lu\n", n + 1);
             fflush(stdout);
         }
     }
-    if (fsync(file))
-        fail("flush");
+    if (fsync(file)) fail("flush");
     close(file);
 }
 
@@ -142,11 +133,9 @@ static void verify(const char *path, unsigned long count)
     int file = open(path, O_RDONLY | O_DIRECT);
     uint64_t *block = aligned_alloc(4096, BLOCK), *right = malloc(BLOCK);
 
-    if (file < 0)
-        fail(path);
+    if (file < 0) fail(path);
     for (unsigned long n = 0; n < count; n++) {
-        if (pread(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK)
-            fail("read");
+        if (pread(file, block, BLOCK, (off_t)(n * BLOCK)) != BLOCK) fail("read");
         fill(right, n);
         if (memcmp(block, right, BLOCK)) {
             printf("FAIL block %lu is not what was written\n", n);
@@ -163,8 +152,7 @@ static void compute(unsigned long count)
     uint64_t begin = __rdtsc();
 
     for (unsigned long n = 0; n < count; n++)
-        for (unsigned i = 0; i < 4096; i++)
-            data[i] = data[i] * 1664525 + (uint32_t)n + i;
+        for (unsigned i = 0; i < 4096; i++) data[i] = data[i] * 1664525 + (uint32_t)n + i;
     report("compute", count, __rdtsc() - begin);
 }
 
@@ -179,20 +167,15 @@ static void forks(unsigned long count)
     for (unsigned long n = 0; n < count; n++) {
         int status;
         pid_t child = fork();
-        if (child < 0)
-            fail("fork");
+        if (child < 0) fail("fork");
         if (!child) {
-            for (unsigned i = 0; i < BYTES; i += 4096)
-                kept[i] = 2;
+            for (unsigned i = 0; i < BYTES; i += 4096) kept[i] = 2;
             _exit(0);
         }
-        if (waitpid(child, &status, 0) != child || status)
-            fail("child");
+        if (waitpid(child, &status, 0) != child || status) fail("child");
         char *more = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (more == MAP_FAILED)
-            fail("mmap");
-        for (unsigned i = 0; i < BYTES; i += 4096)
-            more[i] = 3;
+        if (more == MAP_FAILED) fail("mmap");
+        for (unsigned i = 0; i < BYTES; i += 4096) more[i] = 3;
         munmap(more, BYTES);
     }
     report("fork", count, __rdtsc() - begin);
@@ -208,8 +191,8 @@ static void tick(int number)
 
 static void hammer(unsigned long seconds)
 {
-    struct itimerval every = {{0, 500}, {0, 500}};
-    struct timespec now, last = {0}, end;
+    struct itimerval every = { { 0, 500 }, { 0, 500 } };
+    struct timespec now, last = { 0 }, end;
     uint64_t begin = __rdtsc();
 
     clock_gettime(CLOCK_MONOTONIC, &end);
@@ -231,12 +214,11 @@ static void hammer(unsigned long seconds)
 /* ---- network ------------------------------------------------------------------------------------------------------ */
 static int peer(int type, const char *host)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-    struct timeval wait = {.tv_sec = 60};
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+    struct timeval wait = { .tv_sec = 60 };
     int s = socket(AF_INET, type, 0);
 
-    if (s < 0 || !inet_aton(host, &to.sin_addr) || connect(s, (struct sockaddr *)&to, sizeof to))
-        fail(host);
+    if (s < 0 || !inet_aton(host, &to.sin_addr) || connect(s, (struct sockaddr *)&to, sizeof to)) fail(host);
     setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
     return s;
 }
@@ -248,10 +230,8 @@ static void ping(const char *host, unsigned long count)
     uint64_t begin = 0;
 
     for (unsigned long n = 0; n <= count; n++) { /* the first one finds the way */
-        if (n == 1)
-            begin = __rdtsc();
-        if (send(s, data, sizeof data, 0) != sizeof data || recv(s, data, sizeof data, 0) != sizeof data)
-            fail("round trip");
+        if (n == 1) begin = __rdtsc();
+        if (send(s, data, sizeof data, 0) != sizeof data || recv(s, data, sizeof data, 0) != sizeof data) fail("round trip");
     }
     report("ping", count, __rdtsc() - begin);
 }
@@ -263,16 +243,13 @@ static void stream(const char *host, unsigned long bytes)
     int s = peer(SOCK_STREAM, host);
     uint64_t begin = __rdtsc(), total = bytes;
 
-    if (write(s, &total, sizeof total) != sizeof total)
-        fail("stream");
+    if (write(s, &total, sizeof total) != sizeof total) fail("stream");
     for (unsigned long left = bytes; left;) {
         ssize_t n = write(s, data, left < sizeof data ? left : sizeof data);
-        if (n <= 0)
-            fail("stream");
+        if (n <= 0) fail("stream");
         left -= (unsigned long)n;
     }
-    if (read(s, data, 1) != 1)
-        fail("end of stream");
+    if (read(s, data, 1) != 1) fail("end of stream");
     report("stream", bytes / 1024, __rdtsc() - begin);
 }
 
@@ -284,38 +261,33 @@ static void sink(int s)
     if (recv(s, &left, sizeof left, MSG_WAITALL) == sizeof left) {
         while (left) {
             ssize_t n = read(s, data, left < sizeof data ? left : sizeof data);
-            if (n <= 0)
-                break;
+            if (n <= 0) break;
             left -= (uint64_t)n;
         }
-        if (!left && write(s, "", 1) != 1)
-            perror("write");
+        if (!left && write(s, "", 1) != 1) perror("write");
     }
     close(s);
 }
 
 static void serve(void)
 {
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(PORT)}, from;
+    struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(PORT) }, from;
     int udp = socket(AF_INET, SOCK_DGRAM, 0), tcp = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    struct pollfd fds[2] = {{udp, POLLIN, 0}, {tcp, POLLIN, 0}};
+    struct pollfd fds[2] = { { udp, POLLIN, 0 }, { tcp, POLLIN, 0 } };
     char data[64];
 
     setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(udp, (struct sockaddr *)&any, sizeof any) || bind(tcp, (struct sockaddr *)&any, sizeof any) ||
-        listen(tcp, 4))
+    if (bind(udp, (struct sockaddr *)&any, sizeof any) || bind(tcp, (struct sockaddr *)&any, sizeof any) || listen(tcp, 4))
         fail("port");
     while (poll(fds, 2, -1) > 0) {
         socklen_t length = sizeof from;
         if (fds[0].revents) {
             ssize_t n = recvfrom(udp, data, sizeof data, 0, (struct sockaddr *)&from, &length);
-            if (n > 0)
-                sendto(udp, data, (size_t)n, 0, (struct sockaddr *)&from, length);
+            if (n > 0) sendto(udp, data, (size_t)n, 0, (struct sockaddr *)&from, length);
         }
         if (fds[1].revents) {
             int s = accept(tcp, NULL, NULL);
-            if (s >= 0)
-                sink(s);
+            if (s >= 0) sink(s);
         }
     }
 }

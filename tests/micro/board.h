@@ -3,10 +3,10 @@
 #pragma once
 #include "micro.h"
 
-#define APIC(r)  MMIO32(0xfee00000 + (r))
-#define HPET(r)  (*(volatile uint64_t *)(0xfed00000ul + (r)))
-#define MASKED   0x10000
-#define LEVEL    0x8000
+#define APIC(r) MMIO32(0xfee00000 + (r))
+#define HPET(r) (*(volatile uint64_t *)(0xfed00000ul + (r)))
+#define MASKED  0x10000
+#define LEVEL   0x8000
 
 /* ---- time ----------------------------------------------------------------------------------- */
 static inline uint64_t tsc_khz(void) { return tsc_hz() / 1000; }
@@ -17,16 +17,14 @@ static inline void window(void) { __asm__ volatile("sti; nop; nop; nop; cli" :::
 static inline bool wait_for(volatile unsigned *what, unsigned value, unsigned us)
 {
     uint64_t from = rdtsc();
-    while (*what < value && us_since(from) < us)
-        pause();
+    while (*what < value && us_since(from) < us) pause();
     return *what >= value;
 }
 /* Wait with interrupts on until counts[v] reaches n, for so long; whether it did. */
 static inline bool wait_count(unsigned v, unsigned n, unsigned us)
 {
     uint64_t from = rdtsc();
-    while (counts[v] < n && us_since(from) < us)
-        __asm__ volatile("sti; nop; pause; cli" ::: "memory");
+    while (counts[v] < n && us_since(from) < us) __asm__ volatile("sti; nop; pause; cli" ::: "memory");
     return counts[v] >= n;
 }
 
@@ -37,11 +35,9 @@ static inline void lapic_reset(void)
     wrmsr(0x1b, (rdmsr(0x1b) | 0x800) & ~0x400ull);
     APIC(0xf0) = 0x1ff;
     APIC(0x80) = 0;
-    for (unsigned i = 0; i < 6; i++)
-        APIC(0x320 + 0x10 * i) = MASKED;
+    for (unsigned i = 0; i < 6; i++) APIC(0x320 + 0x10 * i) = MASKED;
     APIC(0x380) = 0; /* the timer */
-    for (unsigned i = 0; i < 8; i++)
-        APIC(0xb0) = 0;
+    for (unsigned i = 0; i < 8; i++) APIC(0xb0) = 0;
 }
 static inline uint32_t io_read(unsigned r)
 {
@@ -66,8 +62,7 @@ static inline void pic_reset(void)
     for (unsigned c = 0; c < 2; c++) {
         uint16_t at = c ? 0xa0 : 0x20;
         outb(at, icw[c][0]);
-        for (unsigned i = 1; i < 4; i++)
-            outb((uint16_t)(at + 1), icw[c][i]);
+        for (unsigned i = 1; i < 4; i++) outb((uint16_t)(at + 1), icw[c][i]);
         outb((uint16_t)(at + 1), c ? 0xff : 0xfb);
         outb((uint16_t)(0x4d0 + c), 0);
     }
@@ -85,10 +80,7 @@ static inline void cmos_set(unsigned r, uint8_t v)
     outb(0x71, v);
 }
 /* PCI functions are named by slot << 3 | function. */
-static inline void pci_select(unsigned where, unsigned reg)
-{
-    outl(0xcf8, 0x80000000 | where << 8 | (reg & 0xfc));
-}
+static inline void pci_select(unsigned where, unsigned reg) { outl(0xcf8, 0x80000000 | where << 8 | (reg & 0xfc)); }
 static inline uint32_t pci_read(unsigned where, unsigned reg)
 {
     pci_select(where, reg);
@@ -104,10 +96,8 @@ static inline void pci_write(unsigned where, unsigned reg, uint32_t v)
 static inline unsigned pci_find(uint32_t id)
 {
     unsigned where = 0;
-    while (where < NOWHERE && pci_read(where, 0) != id)
-        where++;
-    if (where < NOWHERE)
-        pci_write(where, 4, (pci_read(where, 4) & 0xffff) | 7);
+    while (where < NOWHERE && pci_read(where, 0) != id) where++;
+    if (where < NOWHERE) pci_write(where, 4, (pci_read(where, 4) & 0xffff) | 7);
     return where;
 }
 /* The IOAPIC pin of a function's interrupt pin, as xenfv has it. */
@@ -122,14 +112,12 @@ static inline unsigned pci_gsi(unsigned where)
 static inline const uint8_t *fadt(void)
 {
     for (const uint8_t *p = (uint8_t *)0xe0000; p < (uint8_t *)0x100000; p += 16) {
-        if (memcmp(p, "RSD PTR ", 8))
-            continue;
+        if (memcmp(p, "RSD PTR ", 8)) continue;
         const uint8_t *rsdt = (uint8_t *)(unsigned long)*(const uint32_t *)(p + 16);
         unsigned n = (*(const uint32_t *)(rsdt + 4) - 36) / 4;
         for (unsigned i = 0; i < n; i++) {
             const uint8_t *t = (uint8_t *)(unsigned long)*(const uint32_t *)(rsdt + 36 + 4 * i);
-            if (!memcmp(t, "FACP", 4))
-                return t;
+            if (!memcmp(t, "FACP", 4)) return t;
         }
     }
     return NULL;

@@ -18,8 +18,7 @@ static void on_card(struct frame *f)
 }
 static void hear(unsigned gsi, void (*fn)(void))
 {
-    for (unsigned pin = 0; pin < 48; pin++)
-        route(pin, MASKED);
+    for (unsigned pin = 0; pin < 48; pin++) route(pin, MASKED);
     lapic_reset();
     handlers[0x50] = on_card;
     quiet = fn;
@@ -34,8 +33,7 @@ static void deaf(unsigned gsi)
 static bool wait_came(unsigned n, unsigned us)
 {
     uint64_t from = rdtsc();
-    while (came < n && us_since(from) < us)
-        window();
+    while (came < n && us_since(from) < us) window();
     return came >= n;
 }
 
@@ -69,23 +67,21 @@ static int control(unsigned address, const uint8_t *request, unsigned length, ui
     for (unsigned at = 0; at < length; at += 8) {
         unsigned part = length - at < 8 ? length - at : 8;
         toggle ^= 1;
-        td[n++] = (struct transfer){ .status = common, .token = (part - 1) << 21 | toggle << 19 | address << 8 | 0x69,
+        td[n++] = (struct transfer){ .status = common,
+                                     .token = (part - 1) << 21 | toggle << 19 | address << 8 | 0x69,
                                      .at = low(answer + at) };
     }
     uint32_t pid = length ? 0xe1 : 0x69;
     td[n++] = (struct transfer){ .status = common | 1u << 24, .token = 0x7ffu << 21 | 1u << 19 | address << 8 | pid };
-    for (unsigned i = 0; i < n; i++)
-        td[i].next = i + 1 < n ? low(&td[i + 1]) | 4 : 1;
+    for (unsigned i = 0; i < n; i++) td[i].next = i + 1 < n ? low(&td[i + 1]) | 4 : 1;
     came = 0;
     usb_seen = 0;
     queue.element = low(td);
     wait_came(1, 3000000);
     queue.element = 1;
-    if (td[n - 1].status & 0xfe0000)
-        return -1;
+    if (td[n - 1].status & 0xfe0000) return -1;
     int got = 0;
-    for (unsigned i = 1; i + 1 < n; i++)
-        got += (int)((td[i].status + 1) & 0x7ff);
+    for (unsigned i = 1; i + 1 < n; i++) got += (int)((td[i].status + 1) & 0x7ff);
     return got;
 }
 static void usb_tablet(void)
@@ -98,16 +94,14 @@ static void usb_tablet(void)
     delay_us(1000);
     CHECK_EQ(inw(usb) & 2, 0);
     queue.next = queue.element = 1;
-    for (unsigned i = 0; i < 1024; i++)
-        frames[i] = low(&queue) | 2;
+    for (unsigned i = 0; i < 1024; i++) frames[i] = low(&queue) | 2;
     outl((uint16_t)(usb + 8), low(frames));
     outw((uint16_t)(usb + 6), 0);
     outw((uint16_t)(usb + 4), 4); /* interrupt on completion */
     outw(usb, 0x41);
     hear(gsi, usb_quiet);
     unsigned port = 0;
-    while (port < 2 && !(inw((uint16_t)(usb + 0x10 + 2 * port)) & 1))
-        port++;
+    while (port < 2 && !(inw((uint16_t)(usb + 0x10 + 2 * port)) & 1)) port++;
     CHECK(port < 2, "nothing is plugged in");
     uint16_t at = (uint16_t)(usb + 0x10 + 2 * port);
     outw(at, 0x200);
@@ -121,11 +115,13 @@ static void usb_tablet(void)
     usb_slow = state & 0x100;
     static uint8_t got[64];
     static const uint8_t get_device[] = { 0x80, 6, 0, 1, 0, 0, 18, 0 }, set_address[] = { 0, 5, 3, 0, 0, 0, 0, 0 },
-                         get_configuration[] = { 0x80, 6, 0, 2, 0, 0, 34, 0 }, set_configuration[] = { 0, 9, 1, 0, 0, 0, 0, 0 };
+                         get_configuration[] = { 0x80, 6, 0, 2, 0, 0, 34, 0 },
+                         set_configuration[] = { 0, 9, 1, 0, 0, 0, 0, 0 };
     unsigned first = inw((uint16_t)(usb + 6));
     CHECK(control(0, get_device, 18, got) == 18, "device descriptor: status %x, %u interrupts", td[0].status, came);
     CHECK(came && usb_seen & 1, "%u interrupts, status %x", came, usb_seen);
-    CHECK(got[0] == 18 && got[1] == 1 && got[8] == 0x27 && got[9] == 6, "device %x:%x", got[8] | got[9] << 8, got[10] | got[11] << 8);
+    CHECK(got[0] == 18 && got[1] == 1 && got[8] == 0x27 && got[9] == 6, "device %x:%x", got[8] | got[9] << 8,
+          got[10] | got[11] << 8);
     CHECK(control(0, set_address, 0, got) == 0, "SET_ADDRESS: status %x", td[0].status);
     CHECK(control(3, get_configuration, 34, got) == 34, "configuration: status %x", td[0].status);
     CHECK(got[1] == 2 && got[14] == 3, "interface class %u", got[14]); /* HID */
@@ -133,7 +129,9 @@ static void usb_tablet(void)
     unsigned last = inw((uint16_t)(usb + 6));
     CHECK(last != first, "the frame number stands at %u", last);
     /* Its interrupt endpoint has nothing to say: NAK, and the TD stays active. */
-    td[0] = (struct transfer){ .next = 1, .status = 1u << 23 | (uint32_t)usb_slow << 26, .token = 7u << 21 | 1u << 15 | 3u << 8 | 0x69,
+    td[0] = (struct transfer){ .next = 1,
+                               .status = 1u << 23 | (uint32_t)usb_slow << 26,
+                               .token = 7u << 21 | 1u << 15 | 3u << 8 | 0x69,
                                .at = low(got) };
     queue.element = low(td);
     delay_us(30000);
@@ -160,12 +158,10 @@ static bool ac97_prepare(unsigned where, unsigned n)
     uint16_t mixer = (uint16_t)(pci_read(where, 0x10) & 0xfffc);
     ac97 = (uint16_t)(pci_read(where, 0x14) & 0xfffc);
     outl((uint16_t)(ac97 + 0x2c), 2); /* out of cold reset */
-    if (!(inl((uint16_t)(ac97 + 0x30)) & 0x100))
-        return false;
+    if (!(inl((uint16_t)(ac97 + 0x30)) & 0x100)) return false;
     outw(mixer, 0);
     outw((uint16_t)(mixer + 2), 0x0808);
-    if (inw((uint16_t)(mixer + 0x7c)) != 0x8384 || inw((uint16_t)(mixer + 2)) != 0x0808)
-        return false;
+    if (inw((uint16_t)(mixer + 0x7c)) != 0x8384 || inw((uint16_t)(mixer + 2)) != 0x0808) return false;
     outb((uint16_t)(ac97 + 0x1b), 2); /* the channel's registers reset */
     for (unsigned i = 0; i < n; i++) {
         sounds[i][0] = low(data[i & 1]);
@@ -208,16 +204,15 @@ static void es1370_prepare(unsigned where)
     outl(es1370, 0);
     outl((uint16_t)(es1370 + 0x0c), 0x0c); /* the page of DAC2's frame */
     outl((uint16_t)(es1370 + 0x38), low(data[0]));
-    outl((uint16_t)(es1370 + 0x3c), 4095); /* 16 KiB */
-    outl((uint16_t)(es1370 + 0x28), 999);  /* samples to an interrupt */
+    outl((uint16_t)(es1370 + 0x3c), 4095);  /* 16 KiB */
+    outl((uint16_t)(es1370 + 0x28), 999);   /* samples to an interrupt */
     outl((uint16_t)(es1370 + 0x20), 0x20c); /* 16 bits, two channels, interrupt */
     es1370_seen = 0;
 }
 static void es1370_play(bool on)
 {
     outl(es1370, on ? 0x20 | 0x200000 : 0); /* DAC2 on, at about 44 kHz */
-    if (!on)
-        outl((uint16_t)(es1370 + 0x20), 0);
+    if (!on) outl((uint16_t)(es1370 + 0x20), 0);
 }
 static void sound_es1370(void)
 {
@@ -241,10 +236,8 @@ static void on_shared(struct frame *f)
 {
     irq_taken = (f->vector & 0xff) - 0x20;
     bool a = inw((uint16_t)(ac97 + 0x16)) & 0x1c, b = inl((uint16_t)(es1370 + 4)) >> 31;
-    if (a)
-        ac97_quiet();
-    if (b)
-        es1370_quiet();
+    if (a) ac97_quiet();
+    if (b) es1370_quiet();
     by_ac97 += a;
     by_es1370 += b;
     by_nobody += !a && !b;
@@ -262,8 +255,7 @@ static bool both_play(void)
 {
     by_ac97 = by_es1370 = 0;
     uint64_t from = rdtsc();
-    while ((by_ac97 < 3 || by_es1370 < 3) && us_since(from) < 5000000)
-        window();
+    while ((by_ac97 < 3 || by_es1370 < 3) && us_since(from) < 5000000) window();
     return by_ac97 >= 3 && by_es1370 >= 3;
 }
 static void intx_shared(void)
@@ -272,8 +264,7 @@ static void intx_shared(void)
     CHECK(a != NOWHERE && b != NOWHERE && ac97_prepare(a, 32), "no two cards");
     es1370_prepare(b);
     uint32_t kept = pci_read(1 << 3, 0x60);
-    for (unsigned pin = 0; pin < 48; pin++)
-        route(pin, MASKED);
+    for (unsigned pin = 0; pin < 48; pin++) route(pin, MASKED);
     lapic_reset();
     pic_reset();
     handlers[0x2a] = handlers[0x2b] = on_shared;
@@ -315,8 +306,7 @@ static bool sb_out(uint8_t v)
 static unsigned sb_in(void)
 {
     for (unsigned i = 0; i < 10000; i++)
-        if (inb(0x22e) & 0x80)
-            return inb(0x22a);
+        if (inb(0x22e) & 0x80) return inb(0x22a);
     return 0x100;
 }
 static void sound_sb16(void)
@@ -343,8 +333,7 @@ static void sound_sb16(void)
     outb(0x0a, 1);
     came = 0;
     static const uint8_t play[] = { 0xd1, 0x40, 0xd3, 0x14, (2000 - 1) & 255, (2000 - 1) >> 8 }; /* 22 kHz */
-    for (unsigned i = 0; i < sizeof play; i++)
-        CHECK(sb_out(play[i]), "the DSP takes no byte");
+    for (unsigned i = 0; i < sizeof play; i++) CHECK(sb_out(play[i]), "the DSP takes no byte");
     bool ok = wait_came(1, 5000000);
     deaf(5);
     CHECK(ok, "no interrupt at the end");
@@ -359,8 +348,7 @@ static void make_frame(const uint8_t *mac)
     memcpy(frame + 6, mac, 6);
     frame[12] = 0x88;
     frame[13] = 0xb5;
-    for (unsigned i = 14; i < sizeof frame; i++)
-        frame[i] = (uint8_t)(i * 3);
+    for (unsigned i = 14; i < sizeof frame; i++) frame[i] = (uint8_t)(i * 3);
 }
 static uint16_t rtl;
 static volatile uint16_t rtl_seen;
@@ -380,8 +368,7 @@ static void net_rtl8139(void)
     delay_us(100);
     CHECK_EQ(inb((uint16_t)(rtl + 0x37)) & 0x10, 0);
     uint8_t mac[6];
-    for (unsigned i = 0; i < 6; i++)
-        mac[i] = inb((uint16_t)(rtl + i));
+    for (unsigned i = 0; i < 6; i++) mac[i] = inb((uint16_t)(rtl + i));
     make_frame(mac);
     memset(data[0], 0, sizeof data[0]);
     outl((uint16_t)(rtl + 0x30), low(data[0]));
@@ -394,8 +381,7 @@ static void net_rtl8139(void)
     outl((uint16_t)(rtl + 0x20), low(frame));
     outl((uint16_t)(rtl + 0x10), sizeof frame);
     uint64_t from = rdtsc();
-    while ((rtl_seen & 5) != 5 && us_since(from) < 2000000)
-        window();
+    while ((rtl_seen & 5) != 5 && us_since(from) < 2000000) window();
     outw((uint16_t)(rtl + 0x3c), 0);
     outb((uint16_t)(rtl + 0x37), 0);
     deaf(gsi);
@@ -427,16 +413,16 @@ static void net_e1000(void)
     CHECK_EQ(E1000(0) & 0x4000000, 0);
     E1000(0xd8) = ~0u;
     uint32_t ral = E1000(0x5400), rah = E1000(0x5404);
-    uint8_t mac[6] = { (uint8_t)ral, (uint8_t)(ral >> 8), (uint8_t)(ral >> 16), (uint8_t)(ral >> 24), (uint8_t)rah, (uint8_t)(rah >> 8) };
+    uint8_t mac[6] = { (uint8_t)ral,         (uint8_t)(ral >> 8), (uint8_t)(ral >> 16),
+                       (uint8_t)(ral >> 24), (uint8_t)rah,        (uint8_t)(rah >> 8) };
     CHECK(rah & 0x80000000, "no address: %x %x", ral, rah);
     make_frame(mac);
-    E1000(0) = 0x41; /* full duplex, link up */
+    E1000(0) = 0x41;                            /* full duplex, link up */
     E1000(0x20) = 1u << 26 | 1u << 21 | 0x4140; /* the PHY's control register: loop-back, 1000 Mb/s */
     delay_us(1000);
     memset((void *)tx, 0, sizeof tx);
     memset((void *)rx, 0, sizeof rx);
-    for (unsigned i = 0; i < 8; i++)
-        rx[i].at = low(data[1]) + i * 2048;
+    for (unsigned i = 0; i < 8; i++) rx[i].at = low(data[1]) + i * 2048;
     E1000(0x2800) = low(rx);
     E1000(0x2804) = 0;
     E1000(0x2808) = sizeof rx;
@@ -460,8 +446,7 @@ static void net_e1000(void)
         tx[i % 8].status = 0;
         E1000(0x3818) = (i + 1) % 8;
         uint64_t from = rdtsc();
-        while ((!(e1000_seen & 0x80) || !tx[i % 8].status) && us_since(from) < 100000)
-            window();
+        while ((!(e1000_seen & 0x80) || !tx[i % 8].status) && us_since(from) < 100000) window();
     }
     E1000(0xd8) = ~0u;
     deaf(gsi);
@@ -471,12 +456,8 @@ static void net_e1000(void)
 }
 
 const struct test tests[] = {
-    { "usb_tablet", usb_tablet },
-    { "sound_ac97", sound_ac97 },
-    { "sound_es1370", sound_es1370 },
-    { "intx_shared", intx_shared },
-    { "sound_sb16", sound_sb16 },
-    { "net_rtl8139", net_rtl8139 },
-    { "net_e1000", net_e1000 },
-    { 0 },
+    { "usb_tablet", usb_tablet },     { "sound_ac97", sound_ac97 },
+    { "sound_es1370", sound_es1370 }, { "intx_shared", intx_shared },
+    { "sound_sb16", sound_sb16 },     { "net_rtl8139", net_rtl8139 },
+    { "net_e1000", net_e1000 },       { 0 },
 };

@@ -49,15 +49,13 @@ static void cirrus_planar(void)
     gc(9, 0);
     gc(0xb, 0);
     vga_planar();
-    if (!failed())
-        vga_planar_strings();
+    if (!failed()) vga_planar_strings();
 }
 static void cirrus_linear(void)
 {
     CHECK(found(), "no Cirrus");
     packed(0);
-    for (unsigned i = 0; i < 4096; i++)
-        frame[0x20000 + i] = (uint8_t)(i * 7 + i / 256);
+    for (unsigned i = 0; i < 4096; i++) frame[0x20000 + i] = (uint8_t)(i * 7 + i / 256);
     *(volatile uint64_t *)(frame + 0x21000) = 0x8877665544332211;
     packed(0x20); /* the same by the window */
     for (unsigned i = 0; i < 4096; i++)
@@ -67,8 +65,7 @@ static void cirrus_linear(void)
     unsigned long n = 100;
     __asm__ volatile("rep stosl" : "+D"(to), "+c"(n) : "a"(0xa1b2c3d4) : "memory");
     CHECK(n == 0 && to == PLANES + 0x1100 + 400, "registers after REP STOSL");
-    for (unsigned i = 0; i < 100; i++)
-        CHECK(((volatile uint32_t *)(frame + 0x21100))[i] == 0xa1b2c3d4, "word %u", i);
+    for (unsigned i = 0; i < 100; i++) CHECK(((volatile uint32_t *)(frame + 0x21100))[i] == 0xa1b2c3d4, "word %u", i);
     CHECK_EQ(frame[0x21100 + 400], 0);
     packed(0x60);
     PLANES[0] = 0x5a; /* posted: it is there when the device model has answered something else */
@@ -81,8 +78,7 @@ static bool blit_done(void)
 {
     outb(0x3ce, 0x31);
     for (unsigned i = 0; i < 100000; i++)
-        if (!(inb(0x3cf) & 1))
-            return true;
+        if (!(inb(0x3cf) & 1)) return true;
     return false;
 }
 static void cirrus_blit(void)
@@ -95,13 +91,12 @@ static void cirrus_blit(void)
     }
     gc(0x31, 4); /* reset */
     gc(0x31, 0);
-    static const uint8_t set[][2] = { { 0x20, 31 }, { 0x21, 0 }, { 0x22, 7 }, { 0x23, 0 },  /* 32 by 8 */
-                                      { 0x24, 64 }, { 0x25, 0 }, { 0x26, 64 }, { 0x27, 0 }, /* pitches */
-                                      { 0x28, 0 }, { 0x29, 0 }, { 0x2a, 5 },                /* to 50000 */
-                                      { 0x2c, 0 }, { 0x2d, 0 }, { 0x2e, 4 },                /* from 40000 */
-                                      { 0x30, 0 }, { 0x32, 0x0d } };                        /* as it is */
-    for (unsigned i = 0; i < sizeof set / sizeof *set; i++)
-        gc(set[i][0], set[i][1]);
+    static const uint8_t set[][2] = { { 0x20, 31 }, { 0x21, 0 },   { 0x22, 7 },  { 0x23, 0 }, /* 32 by 8 */
+                                      { 0x24, 64 }, { 0x25, 0 },   { 0x26, 64 }, { 0x27, 0 }, /* pitches */
+                                      { 0x28, 0 },  { 0x29, 0 },   { 0x2a, 5 },               /* to 50000 */
+                                      { 0x2c, 0 },  { 0x2d, 0 },   { 0x2e, 4 },               /* from 40000 */
+                                      { 0x30, 0 },  { 0x32, 0x0d } };                         /* as it is */
+    for (unsigned i = 0; i < sizeof set / sizeof *set; i++) gc(set[i][0], set[i][1]);
     gc(0x31, 2);
     CHECK(blit_done(), "the blitter stays busy");
     for (unsigned y = 0; y < 8; y++)
@@ -117,7 +112,7 @@ static void cirrus_blit(void)
     mmio[0x40] = 2;
     CHECK(blit_done(), "the blitter stays busy");
     for (unsigned i = 0; i < 32; i++)
-        CHECK(frame[0x50400 + i] == (uint8_t)~(i ^ 0x35), "inverted %u is %x", i, frame[0x50400 + i]);
+        CHECK(frame[0x50400 + i] == (uint8_t) ~(i ^ 0x35), "inverted %u is %x", i, frame[0x50400 + i]);
 }
 
 const struct test tests[] = {

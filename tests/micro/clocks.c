@@ -4,13 +4,13 @@
  * each second or so, "CLOCKS name us ...", for ever. No test of the suite. */
 #include "board.h"
 
-#define PM_PORT    0xb008
-#define PM_MASK    0xffffff
-#define PIT_HZ     1193182
-#define PIT_N      11932 /* 100 Hz */
-#define BUS_HZ     100000000
-#define LAPIC_N    1000000 /* 100 Hz */
-#define DEADLINES  100     /* a second */
+#define PM_PORT   0xb008
+#define PM_MASK   0xffffff
+#define PIT_HZ    1193182
+#define PIT_N     11932 /* 100 Hz */
+#define BUS_HZ    100000000
+#define LAPIC_N   1000000 /* 100 Hz */
+#define DEADLINES 100     /* a second */
 
 enum { PIT = 0x30, RTC = 0x38, LAPIC = 0x40, DEADLINE = 0x48 };
 
@@ -45,8 +45,7 @@ void ap_main(void)
     deadline = rdtsc();
     deadline0 = deadline;
     wrmsr(0x6e0, deadline += deadline_period);
-    for (;;)
-        __asm__ volatile("sti; hlt; cli" ::: "memory");
+    for (;;) __asm__ volatile("sti; hlt; cli" ::: "memory");
 }
 static void start_ap(void)
 {
@@ -59,8 +58,7 @@ static void start_ap(void)
     delay_us(200);
     APIC(0x310) = 2 << 24;
     APIC(0x300) = 0x4608; /* SIPI, page 8 */
-    while (!deadline0)
-        __asm__ volatile("pause");
+    while (!deadline0) __asm__ volatile("pause");
 }
 
 /* a * b / c without overflow for c < 2^32. */
@@ -98,15 +96,13 @@ static void report(void)
     for (;;) {
         __asm__ volatile("sti; nop; nop; cli" ::: "memory");
         uint64_t tsc = rdtsc() - tsc0;
-        if (tsc < next)
-            continue;
+        if (tsc < next) continue;
         next += hz;
         /* what was missed is made up for before it is counted: as long as ticks keep coming at more than their rate */
         for (unsigned long seen = ~0ul, from = 0; seen != from;) {
             from = counts[RTC] + counts[PIT] + counts[LAPIC];
             uint64_t t = rdtsc();
-            while (rdtsc() - t < hz / 1250)
-                __asm__ volatile("sti; nop; nop; cli" ::: "memory");
+            while (rdtsc() - t < hz / 1250) __asm__ volatile("sti; nop; nop; cli" ::: "memory");
             seen = counts[RTC] + counts[PIT] + counts[LAPIC];
         }
         uint64_t hpet = HPET(0xf0) - hpet0;
@@ -127,4 +123,4 @@ static void report(void)
     }
 }
 
-const struct test tests[] = {{"report", report}, {NULL, NULL}};
+const struct test tests[] = { { "report", report }, { NULL, NULL } };

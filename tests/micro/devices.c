@@ -22,8 +22,7 @@ static void on_irq(struct frame *f)
 /* An ISA interrupt by edge to vector 0x60 + irq, heard from now on. */
 static void hear(unsigned irq, handler_fn *fn)
 {
-    for (unsigned pin = 0; pin < 16; pin++)
-        route(pin, MASKED);
+    for (unsigned pin = 0; pin < 16; pin++) route(pin, MASKED);
     lapic_reset();
     handlers[0x60 + irq] = fn;
     counts[0x60 + irq] = 0;
@@ -38,8 +37,7 @@ static bool wait_port(uint16_t port, uint8_t mask, uint8_t want)
 {
     uint64_t from = rdtsc();
     while ((inb(port) & mask) != want)
-        if (us_since(from) > 3000000)
-            return false;
+        if (us_since(from) > 3000000) return false;
     return true;
 }
 
@@ -64,8 +62,7 @@ static uint8_t dma_run(uint16_t bm, uint8_t direction, unsigned irq)
     outb((uint16_t)(bm + 2), 6); /* clears what was */
     outb(bm, direction);
     outb(bm, direction | 1);
-    if (irq)
-        wait_count(0x60 + irq, 1, 3000000);
+    if (irq) wait_count(0x60 + irq, 1, 3000000);
     uint8_t status = inb((uint16_t)(bm + 2));
     outb(bm, 0);
     return status;
@@ -130,16 +127,13 @@ static bool packet(const uint8_t *command, uint8_t features)
     outb(0x174, 0); /* at most 2 KiB at a time */
     outb(0x175, 8);
     outb(0x177, 0xa0);
-    if (!wait_port(0x177, 0x88, 8))
-        return false;
-    for (unsigned i = 0; i < 6; i++)
-        outw(0x170, ((const uint16_t *)(const void *)command)[i]);
+    if (!wait_port(0x177, 0x88, 8)) return false;
+    for (unsigned i = 0; i < 6; i++) outw(0x170, ((const uint16_t *)(const void *)command)[i]);
     return true;
 }
 static unsigned packet_data(uint8_t *to)
 {
-    if (!wait_port(0x177, 0x80, 0) || !(inb(0x177) & 8))
-        return 0;
+    if (!wait_port(0x177, 0x80, 0) || !(inb(0x177) & 8)) return 0;
     unsigned n = inb(0x174) | (unsigned)inb(0x175) << 8;
     unsigned long words = n / 2;
     __asm__ volatile("rep insw" : "+D"(to), "+c"(words) : "d"(0x170) : "memory");
@@ -151,15 +145,13 @@ static void atapi(void)
     outb(0x176, 0xa0);
     outb(0x177, 0xa1); /* IDENTIFY PACKET DEVICE */
     CHECK(wait_port(0x177, 0x88, 8), "no CD drive: status %x", inb(0x177));
-    for (unsigned i = 0; i < 256; i++)
-        ((uint16_t *)(void *)buffer)[i] = inw(0x170);
+    for (unsigned i = 0; i < 256; i++) ((uint16_t *)(void *)buffer)[i] = inw(0x170);
     CHECK((buffer[1] & 0xdf) == 0x85, "not a CD-ROM: %x", buffer[1]);
     static const uint8_t ready[12] = { 0 }, capacity[12] = { 0x25 }, read[12] = { 0x28, [8] = 1 };
     for (unsigned i = 0; i < 3; i++) { /* a unit attention may stand first */
         CHECK(packet(ready, 0), "no request for a packet");
         wait_port(0x177, 0x80, 0);
-        if (!(inb(0x177) & 1))
-            break;
+        if (!(inb(0x177) & 1)) break;
         CHECK(i < 2, "not ready: error %x", inb(0x171));
     }
     hear(15, on_irq);
@@ -189,14 +181,12 @@ static void atapi(void)
 /* ---- floppy: 82078 with the 8237's channel 2 -------------------------------------------------------- */
 static void fdc_out(uint8_t v)
 {
-    if (!wait_port(0x3f4, 0xc0, 0x80))
-        fail("the floppy controller takes no byte: %x", inb(0x3f4));
+    if (!wait_port(0x3f4, 0xc0, 0x80)) fail("the floppy controller takes no byte: %x", inb(0x3f4));
     outb(0x3f5, v);
 }
 static uint8_t fdc_in(void)
 {
-    if (!wait_port(0x3f4, 0xc0, 0xc0))
-        fail("the floppy controller has no byte: %x", inb(0x3f4));
+    if (!wait_port(0x3f4, 0xc0, 0xc0)) fail("the floppy controller has no byte: %x", inb(0x3f4));
     return inb(0x3f5);
 }
 static uint8_t fdc_sense(uint8_t *cylinder)
@@ -221,15 +211,11 @@ static void fdc_transfer(bool write, unsigned sector, unsigned n)
     outb(0x0a, 2);
     counts[0x66] = 0;
     const uint8_t command[9] = { write ? 0xc5 : 0xe6, 0, 0, 0, (uint8_t)sector, 2, 18, 0x1b, 0xff };
-    for (unsigned i = 0; i < 9; i++)
-        fdc_out(command[i]);
-    if (!wait_count(0x66, 1, 5000000))
-        fail("no interrupt at the end of a transfer");
+    for (unsigned i = 0; i < 9; i++) fdc_out(command[i]);
+    if (!wait_count(0x66, 1, 5000000)) fail("no interrupt at the end of a transfer");
     uint8_t result[7];
-    for (unsigned i = 0; i < 7; i++)
-        result[i] = fdc_in();
-    if (result[0] & 0xc0)
-        fail("status %x %x %x", result[0], result[1], result[2]);
+    for (unsigned i = 0; i < 7; i++) result[i] = fdc_in();
+    if (result[0] & 0xc0) fail("status %x %x %x", result[0], result[1], result[2]);
 }
 static void floppy(void)
 {
@@ -239,8 +225,7 @@ static void floppy(void)
     outb(0x3f2, 0x0c);
     CHECK(wait_count(0x66, 1, 2000000), "no interrupt after reset");
     uint8_t cylinder;
-    for (unsigned i = 0; i < 4; i++)
-        CHECK((fdc_sense(&cylinder) & 0xfc) == 0xc0, "reset: no status of drive %u", i);
+    for (unsigned i = 0; i < 4; i++) CHECK((fdc_sense(&cylinder) & 0xfc) == 0xc0, "reset: no status of drive %u", i);
     outb(0x3f7, 0);
     fdc_out(3); /* SPECIFY, with DMA */
     fdc_out(0xaf);
@@ -260,15 +245,13 @@ static void floppy(void)
     memset(buffer, 0, sizeof buffer);
     fdc_transfer(false, 1, 4);
     CHECK(is_image(buffer, buffer + 512), "not our image");
-    for (unsigned i = 0; i < 1024; i++)
-        buffer[i] = (uint8_t)(i * 5 + 1);
+    for (unsigned i = 0; i < 1024; i++) buffer[i] = (uint8_t)(i * 5 + 1);
     fdc_transfer(true, 10, 2);
     memset(buffer, 0, sizeof buffer);
     fdc_transfer(false, 10, 2);
     deaf(6);
     outb(0x3f2, 0);
-    for (unsigned i = 0; i < 1024; i++)
-        CHECK(buffer[i] == (uint8_t)(i * 5 + 1), "byte %u is %x", i, buffer[i]);
+    for (unsigned i = 0; i < 1024; i++) CHECK(buffer[i] == (uint8_t)(i * 5 + 1), "byte %u is %x", i, buffer[i]);
 }
 
 /* ---- keyboard and mouse ----------------------------------------------------------------------------- */
@@ -278,8 +261,7 @@ static void on_key(struct frame *f)
 {
     (void)f;
     uint8_t v = inb(0x60);
-    if (keys_came < sizeof keys)
-        keys[keys_came] = v;
+    if (keys_came < sizeof keys) keys[keys_came] = v;
     keys_came++;
     APIC(0xb0) = 0;
 }
@@ -296,14 +278,12 @@ static void kbc_data(uint8_t v)
 static unsigned kbc_answer(void) { return wait_port(0x64, 1, 1) ? inb(0x60) : 0x100; }
 static void kbc_drain(void)
 {
-    for (unsigned i = 0; i < 32 && inb(0x64) & 1; i++)
-        inb(0x60);
+    for (unsigned i = 0; i < 32 && inb(0x64) & 1; i++) inb(0x60);
 }
 static void wait_keys(unsigned n)
 {
     uint64_t from = rdtsc();
-    while (keys_came < n && us_since(from) < 2000000)
-        window();
+    while (keys_came < n && us_since(from) < 2000000) window();
 }
 static void keyboard(void)
 {
@@ -328,7 +308,8 @@ static void keyboard(void)
     CHECK(keys_came == 3 && keys[1] == 0xfa && keys[2] == 0xfa, "LEDs: %u bytes, %x %x", keys_came, keys[1], keys[2]);
     kbc_data(0xf2); /* identify */
     wait_keys(6);
-    CHECK(keys_came == 6 && keys[3] == 0xfa && keys[4] == 0xab, "ID: %u bytes, %x %x %x", keys_came, keys[3], keys[4], keys[5]);
+    CHECK(keys_came == 6 && keys[3] == 0xfa && keys[4] == 0xab, "ID: %u bytes, %x %x %x", keys_came, keys[3], keys[4],
+          keys[5]);
     kbc(0xd2); /* as if it came from the keyboard: the same interrupt */
     kbc_data(0x1e);
     wait_keys(7);
@@ -367,8 +348,7 @@ static void on_uart(struct frame *f)
     (void)f;
     while ((inb(0x3fa) & 0xf) == 4 || (inb(0x3fd) & 1)) {
         uint8_t v = inb(0x3f8);
-        if (uart_count < sizeof uart_got)
-            uart_got[uart_count] = v;
+        if (uart_count < sizeof uart_got) uart_got[uart_count] = v;
         uart_count++;
     }
     APIC(0xb0) = 0;
@@ -392,8 +372,7 @@ static void serial(void)
         wait_port(0x3fd, 0x20, 0x20);
         outb(0x3f8, (uint8_t)(0x30 + i));
         uint64_t from = rdtsc();
-        while (uart_count <= i && us_since(from) < 500000)
-            window();
+        while (uart_count <= i && us_since(from) < 500000) window();
     }
     outb(0x3f9, 0);
     outb(0x3fc, mcr);
@@ -402,8 +381,7 @@ static void serial(void)
     CHECK_EQ(divisor, 1);
     CHECK_EQ(msr & 0xf0, 0x90); /* RTS is CTS, OUT2 is DCD */
     CHECK_EQ(uart_count, 20);
-    for (unsigned i = 0; i < 20; i++)
-        CHECK(uart_got[i] == 0x30 + i, "byte %u is %x", i, uart_got[i]);
+    for (unsigned i = 0; i < 20; i++) CHECK(uart_got[i] == 0x30 + i, "byte %u is %x", i, uart_got[i]);
 }
 /* LPT1, whose printer is a file that dom0-job looks at. */
 static void parallel(void)

@@ -58,8 +58,7 @@ static void on_upcall(struct frame *f)
     __atomic_and_fetch((uint64_t *)&info->evtchn_pending[port[cpu] / 64], ~(1ull << port[cpu] % 64), __ATOMIC_SEQ_CST);
     seen[cpu].vector = me() == cpu ? vector : ~0u;
     seen[cpu].in_service = in_service(vector);
-    if (seen[cpu].in_service)
-        APIC(0xb0) = 0;
+    if (seen[cpu].in_service) APIC(0xb0) = 0;
     seen[cpu].came++;
 }
 static bool ready(void)
@@ -67,18 +66,14 @@ static bool ready(void)
     static const unsigned vectors[] = { 0x50, CALLBACK, OWN(0), OWN(1) };
     lapic_reset();
     pic_reset();
-    for (unsigned i = 0; i < 4; i++)
-        handlers[vectors[i]] = on_upcall;
+    for (unsigned i = 0; i < 4; i++) handlers[vectors[i]] = on_upcall;
     memset((void *)seen, 0, sizeof seen);
-    if (port[0])
-        return true;
+    if (port[0]) return true;
     struct xen_add_to_physmap map = { .domid = DOMID_SELF, .space = XENMAPSPACE_shared_info, .gpfn = 0xb00 };
-    if (hypercall(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (unsigned long)&map, 0, 0, 0))
-        return false;
+    if (hypercall(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (unsigned long)&map, 0, 0, 0)) return false;
     for (unsigned cpu = 0; cpu < 2; cpu++) {
         struct evtchn_bind_ipi ipi = { .vcpu = cpu };
-        if (event_op(EVTCHNOP_bind_ipi, &ipi))
-            return false;
+        if (event_op(EVTCHNOP_bind_ipi, &ipi)) return false;
         port[cpu] = ipi.port;
     }
     return true;
@@ -97,8 +92,7 @@ static void by_line(unsigned gsi, uint64_t via)
     CHECK(!set_callback(via), "callback %llx refused", (unsigned long long)via);
     route(gsi, LEVEL | 0x50);
     send(port[0]);
-    for (unsigned i = 0; i < 4; i++)
-        window();
+    for (unsigned i = 0; i < 4; i++) window();
     route(gsi, MASKED);
     came_once(0x50, true);
 }
@@ -114,8 +108,7 @@ static void callback_vector(void)
     APIC(0x80) = 0xff;
     send(port[0]);
     CHECK(!seen[0].came, "with interrupts off");
-    for (unsigned i = 0; i < 4; i++)
-        window();
+    for (unsigned i = 0; i < 4; i++) window();
     APIC(0x80) = 0;
     came_once(CALLBACK, false);
 }
@@ -137,8 +130,7 @@ void ap_main(void)
 {
     lapic_reset();
     ap_up = 1;
-    for (;;)
-        __asm__ volatile("sti; hlt");
+    for (;;) __asm__ volatile("sti; hlt");
 }
 static bool start_other(void)
 {
@@ -147,8 +139,7 @@ static bool start_other(void)
     APIC(0x300) = 0xc4500; /* INIT and SIPI to all but self */
     delay_us(200);
     APIC(0x300) = 0xc4608;
-    for (uint64_t from = rdtsc(); !ap_up && us_since(from) < 5000000;)
-        pause();
+    for (uint64_t from = rdtsc(); !ap_up && us_since(from) < 5000000;) pause();
     return ap_up;
 }
 static void vector_each(void)
@@ -167,10 +158,9 @@ static void vector_each(void)
     came_once(OWN(0), true);
     CHECK(!seen[1].came, "the other CPU was told");
     send(port[1]);
-    for (uint64_t from = rdtsc(); !seen[1].came && us_since(from) < 5000000;)
-        pause();
-    CHECK(seen[1].came == 1 && seen[1].vector == OWN(1) && seen[1].in_service, "CPU 1: %u upcalls, vector %x",
-          seen[1].came, seen[1].vector);
+    for (uint64_t from = rdtsc(); !seen[1].came && us_since(from) < 5000000;) pause();
+    CHECK(seen[1].came == 1 && seen[1].vector == OWN(1) && seen[1].in_service, "CPU 1: %u upcalls, vector %x", seen[1].came,
+          seen[1].vector);
     CHECK_EQ(seen[0].came, 1);
 }
 
@@ -178,13 +168,11 @@ static void vector_each(void)
 static unsigned fifo_take(void)
 {
     for (unsigned q = 0; q < EVTCHN_FIFO_MAX_QUEUES; q++) {
-        if (!(*(volatile uint32_t *)&block->ready >> q & 1))
-            continue;
+        if (!(*(volatile uint32_t *)&block->ready >> q & 1)) continue;
         unsigned p = *(volatile uint32_t *)&block->head[q];
         event_word_t w = __atomic_fetch_and(&word[p], ~(1u << EVTCHN_FIFO_LINKED | EVTCHN_FIFO_LINK_MASK), __ATOMIC_SEQ_CST);
         block->head[q] = w & EVTCHN_FIFO_LINK_MASK;
-        if (!block->head[q])
-            __atomic_and_fetch(&block->ready, ~(1u << q), __ATOMIC_SEQ_CST);
+        if (!block->head[q]) __atomic_and_fetch(&block->ready, ~(1u << q), __ATOMIC_SEQ_CST);
         __atomic_and_fetch(&word[p], ~(1u << EVTCHN_FIFO_PENDING), __ATOMIC_SEQ_CST);
         return p;
     }
@@ -209,13 +197,11 @@ static void fifo_priorities(void)
         CHECK(!event_op(EVTCHNOP_bind_ipi, &ipi), "bind_ipi");
         p[i] = ipi.port;
         struct evtchn_set_priority set = { .port = ipi.port, .priority = (uint32_t)made[i].priority };
-        if (made[i].priority >= 0)
-            CHECK(!event_op(EVTCHNOP_set_priority, &set), "set_priority");
+        if (made[i].priority >= 0) CHECK(!event_op(EVTCHNOP_set_priority, &set), "set_priority");
         set.priority = EVTCHN_FIFO_PRIORITY_MIN + 1;
         CHECK(event_op(EVTCHNOP_set_priority, &set) == -22, "priority 16 taken");
     }
-    for (unsigned i = 0; i < 6; i++)
-        send(p[sent[i]]);
+    for (unsigned i = 0; i < 6; i++) send(p[sent[i]]);
     window();
     CHECK(seen[0].came == 1, "%u upcalls for six events", seen[0].came);
     CHECK_EQ(block->ready, 1u << 0 | 1u << 3 | 1u << 7 | 1u << 15);
@@ -259,13 +245,7 @@ static void grant_versions(void)
 }
 
 const struct test tests[] = {
-    { "callback_gsi", callback_gsi },
-    { "callback_intx", callback_intx },
-    { "callback_vector", callback_vector },
-    { "masked_channel", masked_channel },
-    { "vector_each", vector_each },
-    { "fifo_priorities", fifo_priorities },
-    { "grant_transfer", grant_transfer },
-    { "grant_versions", grant_versions },
-    { 0 },
+    { "callback_gsi", callback_gsi },     { "callback_intx", callback_intx },   { "callback_vector", callback_vector },
+    { "masked_channel", masked_channel }, { "vector_each", vector_each },       { "fifo_priorities", fifo_priorities },
+    { "grant_transfer", grant_transfer }, { "grant_versions", grant_versions }, { 0 },
 };

@@ -11,12 +11,25 @@
 #include <xen/grant_table.h>
 #include <xen/vcpu.h>
 
-enum { X_EPERM = 1, X_ENOENT = 2, X_ESRCH = 3, X_EFAULT = 14, X_EINVAL = 22, X_ENOSYS = 38, X_EOPNOTSUPP = 95, X_EACCES = 13 };
+enum {
+    X_EPERM = 1,
+    X_ENOENT = 2,
+    X_ESRCH = 3,
+    X_EFAULT = 14,
+    X_EINVAL = 22,
+    X_ENOSYS = 38,
+    X_EOPNOTSUPP = 95,
+    X_EACCES = 13
+};
 
 /* A pointer that no mapping has (64-bit: canonical and not mapped; 32-bit: above all RAM, without paging). */
-#define NOWHERE (M64 ? (void *)0x7f0000000000ull : (void *)0xd0000000ul)
+#define NOWHERE              (M64 ? (void *)0x7f0000000000ull : (void *)0xd0000000ul)
 #define CALL(nr, a, b, c, d) hypercall(nr, (unsigned long)(a), (unsigned long)(b), (unsigned long)(c), (unsigned long)(d), 0)
-#define CHECK_CALL(call, expected) do { long r_ = (call); CHECK(r_ == (expected), #call ": %ld, not %ld", r_, (long)(expected)); } while (0)
+#define CHECK_CALL(call, expected)                                                                                          \
+    do {                                                                                                                    \
+        long r_ = (call);                                                                                                   \
+        CHECK(r_ == (expected), #call ": %ld, not %ld", r_, (long)(expected));                                              \
+    } while (0)
 
 static void hc_version(void)
 {
@@ -27,8 +40,7 @@ static void hc_version(void)
     memset(extra, 0x7f, sizeof extra);
     CHECK_CALL(CALL(__HYPERVISOR_xen_version, XENVER_extraversion, extra, 0, 0), 0);
     bool ends = false;
-    for (unsigned i = 0; i < sizeof extra; i++)
-        ends |= extra[i] == 0;
+    for (unsigned i = 0; i < sizeof extra; i++) ends |= extra[i] == 0;
     CHECK(ends, "no end of the string");
     struct xen_feature_info info = { .submap_idx = 0 };
     CHECK_CALL(CALL(__HYPERVISOR_xen_version, XENVER_get_features, &info, 0, 0), 0);
@@ -54,9 +66,15 @@ static long raw_call(unsigned long nr)
     bool intel = cpuid(0, 0).c == 0x6c65746e;
 #if M64
     if (intel)
-        __asm__ volatile("vmcall" : "=a"(result), "+b"(b), "+c"(c), "+d"(d) : "a"(nr), "D"(0), "S"(0) : "r8", "r10", "memory");
+        __asm__ volatile("vmcall"
+                         : "=a"(result), "+b"(b), "+c"(c), "+d"(d)
+                         : "a"(nr), "D"(0), "S"(0)
+                         : "r8", "r10", "memory");
     else
-        __asm__ volatile("vmmcall" : "=a"(result), "+b"(b), "+c"(c), "+d"(d) : "a"(nr), "D"(0), "S"(0) : "r8", "r10", "memory");
+        __asm__ volatile("vmmcall"
+                         : "=a"(result), "+b"(b), "+c"(c), "+d"(d)
+                         : "a"(nr), "D"(0), "S"(0)
+                         : "r8", "r10", "memory");
 #else
     if (intel)
         __asm__ volatile("vmcall" : "=a"(result), "+b"(b), "+c"(c), "+d"(d) : "a"(nr), "D"(0), "S"(0) : "memory");
@@ -318,8 +336,10 @@ static void hc_grant(void)
     struct gnttab_unmap_grant_ref u = { .host_addr = 0xc00000, .handle = 0x123456 };
     CHECK_CALL(CALL(__HYPERVISOR_grant_table_op, GNTTABOP_unmap_grant_ref, &u, 1, 0), 0);
     CHECK_EQ((unsigned)u.status, (unsigned)GNTST_bad_handle);
-    struct gnttab_copy c = { .source = { .u.ref = 9999, .domid = 0 }, .dest = { .u.gmfn = 0xa00, .domid = DOMID_SELF },
-                             .len = 16, .flags = GNTCOPY_source_gref };
+    struct gnttab_copy c = { .source = { .u.ref = 9999, .domid = 0 },
+                             .dest = { .u.gmfn = 0xa00, .domid = DOMID_SELF },
+                             .len = 16,
+                             .flags = GNTCOPY_source_gref };
     volatile uint32_t *page = (uint32_t *)0xa00000;
     page[0] = 0x33333333;
     CHECK_CALL(CALL(__HYPERVISOR_grant_table_op, GNTTABOP_copy, &c, 1, 0), 0);

@@ -25,8 +25,7 @@ static void pci_config(void)
     unsigned vga;
     for (vga = 2; vga < 32; vga++) {
         cf8(vga, 0, 8);
-        if (inl(0xcfc) >> 16 == 0x300)
-            break;
+        if (inl(0xcfc) >> 16 == 0x300) break;
     }
     CHECK(vga < 32, "no VGA card");
     cf8(vga, 0, 0x3c);
@@ -95,8 +94,7 @@ static bool ide_wait(void)
 {
     for (unsigned i = 0; i < 100000; i++) {
         uint8_t s = inb(0x1f7);
-        if (!(s & 0x80) && s & 8)
-            return true;
+        if (!(s & 0x80) && s & 8) return true;
     }
     return false;
 }
@@ -129,8 +127,7 @@ static void ide_rep_ins(void)
     /* The same word by word. */
     ide_command(0, 1);
     CHECK(ide_wait(), "no data");
-    for (unsigned i = 0; i < 256; i++)
-        ((uint16_t *)sectors[1])[i] = inw(0x1f0);
+    for (unsigned i = 0; i < 256; i++) ((uint16_t *)sectors[1])[i] = inw(0x1f0);
     CHECK(!memcmp(sectors[0], sectors[1], 512), "IN and REP INSW differ");
 }
 static void ide_write(void)
@@ -140,12 +137,10 @@ static void ide_write(void)
     void *p = sectors[0];
     unsigned long n = 128;
     __asm__ volatile("rep insl" : "+D"(p), "+c"(n) : "d"(0x1f0) : "memory");
-    for (unsigned i = 0; i < 512; i++)
-        sectors[0][i] = (uint8_t)(i * 13 + 5);
+    for (unsigned i = 0; i < 512; i++) sectors[0][i] = (uint8_t)(i * 13 + 5);
     ide_command(1000, 1);
     CHECK(ide_wait(), "no data");
-    for (unsigned i = 0; i < 256; i++)
-        inw(0x1f0);
+    for (unsigned i = 0; i < 256; i++) inw(0x1f0);
     outb(0x1f2, 1);
     outb(0x1f3, 1000 & 0xff);
     outb(0x1f4, 1000 >> 8);
@@ -181,16 +176,18 @@ static void on_hit(struct frame *f)
     f->flags &= ~0x100ul;
 }
 /* IN AL or AX from a port with this many #DBs (0 or 1), and with these bits of DR6. */
-#define WATCHED_IN(width, port, n, bits) do { \
-    uint64_t got_ = 0, behind_; \
-    hits = 0; \
-    __asm__ volatile("in" width "; 1: lea 1b(%%rip), %1" : "+a"(got_), "=r"(behind_) : "d"(port)); \
-    CHECK(hits == (n), "%u traps at port %x", hits, (unsigned)(port)); \
-    CHECK(!(n) || ((hit_dr6 & 0x400f) == (bits) && hit_ip == behind_ && hit_ax == got_), \
-          "port %x: DR6 %llx, IP %llx not %llx, AX %llx not %llx", (unsigned)(port), (unsigned long long)hit_dr6, \
-          (unsigned long long)hit_ip, (unsigned long long)behind_, (unsigned long long)hit_ax, (unsigned long long)got_); \
-} while (0)
-#define IN8 "b %%dx, %%al"
+#define WATCHED_IN(width, port, n, bits)                                                                                    \
+    do {                                                                                                                    \
+        uint64_t got_ = 0, behind_;                                                                                         \
+        hits = 0;                                                                                                           \
+        __asm__ volatile("in" width "; 1: lea 1b(%%rip), %1" : "+a"(got_), "=r"(behind_) : "d"(port));                      \
+        CHECK(hits == (n), "%u traps at port %x", hits, (unsigned)(port));                                                  \
+        CHECK(!(n) || ((hit_dr6 & 0x400f) == (bits) && hit_ip == behind_ && hit_ax == got_),                                \
+              "port %x: DR6 %llx, IP %llx not %llx, AX %llx not %llx", (unsigned)(port), (unsigned long long)hit_dr6,       \
+              (unsigned long long)hit_ip, (unsigned long long)behind_, (unsigned long long)hit_ax,                          \
+              (unsigned long long)got_);                                                                                    \
+    } while (0)
+#define IN8  "b %%dx, %%al"
 #define IN16 "w %%dx, %%ax"
 static void watched_ports(void)
 {
@@ -204,15 +201,14 @@ static void watched_ports(void)
     outb(0x21, 0xff);
     CHECK(hits == 1 && (hit_dr6 & 0xf) == 2, "OUT: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
     hits = 0; /* single step too: one #DB tells both */
-    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; inb %%dx, %%al" :: "d"(0x3fb) : "rax", "memory");
+    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; inb %%dx, %%al" ::"d"(0x3fb) : "rax", "memory");
     CHECK(hits == 1 && (hit_dr6 & 0x400f) == 0x4001, "with TF: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
     hits = 0; /* a trap behind each item of a REP, the last one included */
     void *to = sectors[1];
     unsigned long n = 5;
     __asm__ volatile("rep insw" : "+D"(to), "+c"(n) : "d"(0x1f0) : "memory");
     CHECK(hits == 5 && (hit_dr6 & 0xf) == 4, "REP INSW: %u traps, DR6 %llx", hits, (unsigned long long)hit_dr6);
-    for (unsigned i = 0; i < 5; i++)
-        CHECK_EQ(hit_cx[i], 4 - i);
+    for (unsigned i = 0; i < 5; i++) CHECK_EQ(hit_cx[i], 4 - i);
     CHECK(n == 0 && to == sectors[1] + 10, "registers after REP INSW");
     n = 0;
     __asm__ volatile("rep insw" : "+D"(to), "+c"(n) : "d"(0x1f0) : "memory");
@@ -233,15 +229,13 @@ static void port_breakpoints(void)
     watched_ports();
     write_dr7(0x400);
     write_cr4(read_cr4() & ~8ul);
-    if (failed())
-        return;
-    for (unsigned i = 5; i < 256; i++)
-        ((uint16_t *)sectors[1])[i] = inw(0x1f0);
+    if (failed()) return;
+    for (unsigned i = 5; i < 256; i++) ((uint16_t *)sectors[1])[i] = inw(0x1f0);
     CHECK(sectors[1][510] == 0x55 && !memcmp(sectors[1], (void *)0x7c00, 64), "not our boot sector");
 }
 
 /* ---- VGA memory by every form ----------------------------------------------------------------------------- */
-#define TEXT ((volatile uint8_t *)0xb8000)
+#define TEXT   ((volatile uint8_t *)0xb8000)
 #define T16(o) (*(volatile uint16_t *)(0xb8000 + (o)))
 #define T32(o) (*(volatile uint32_t *)(0xb8000 + (o)))
 #define T64(o) (*(volatile uint64_t *)(0xb8000 + (o)))
@@ -268,7 +262,8 @@ static void vga_moves(void)
     CHECK_EQ(v, 0xffffffffffff8877);
     __asm__ volatile("movslq 0xb800c, %0" : "=r"(v));
     CHECK_EQ(v, 0xffffffff88776655);
-    __asm__ volatile("movb $0x77, 0xb8010; movw $0x1234, 0xb8012; movl $0x89abcdef, 0xb8014; movq $-2, 0xb8018" ::: "memory");
+    __asm__ volatile("movb $0x77, 0xb8010; movw $0x1234, 0xb8012; movl $0x89abcdef, 0xb8014; movq $-2, 0xb8018" ::
+                         : "memory");
     CHECK_EQ(TEXT[16], 0x77);
     CHECK_EQ(T16(18), 0x1234);
     CHECK_EQ(T32(20), 0x89abcdef);
@@ -282,11 +277,15 @@ static void vga_moves(void)
     T32(0xffe) = 0xa1b2c3d4;
     CHECK_EQ(T32(0xffe), 0xa1b2c3d4);
     CHECK_EQ(T16(0x1000), 0xa1b2);
-    __asm__ volatile("movnti %0, 0xb8020" :: "r"(0x55667788) : "memory");
+    __asm__ volatile("movnti %0, 0xb8020" ::"r"(0x55667788) : "memory");
     CHECK_EQ(T32(0x20), 0x55667788);
 }
-#define RMW(code, before, after) do { T32(0x40) = (before); __asm__ volatile(code ::: "rax", "rbx", "rcx", "rdx", "cc", "memory"); \
-    CHECK(T32(0x40) == (after), code ": %x, not %x", T32(0x40), (uint32_t)(after)); } while (0)
+#define RMW(code, before, after)                                                                                            \
+    do {                                                                                                                    \
+        T32(0x40) = (before);                                                                                               \
+        __asm__ volatile(code ::: "rax", "rbx", "rcx", "rdx", "cc", "memory");                                              \
+        CHECK(T32(0x40) == (after), code ": %x, not %x", T32(0x40), (uint32_t)(after));                                     \
+    } while (0)
 static void vga_read_modify_write(void)
 {
     RMW("orl $0xf0, 0xb8040", 0x11223344u, 0x112233f4u);
@@ -322,7 +321,7 @@ static void vga_read_modify_write(void)
     __asm__ volatile("cmpl $0xcafe, 0xb8040; setz %0" : "=q"(z));
     __asm__ volatile("testl $1, 0xb8040; setz %0" : "=q"(c));
     CHECK(z == 1 && c == 1, "CMP, TEST: %u %u", z, c);
-    __asm__ volatile("mov $0xcb00, %%eax; sub 0xb8040, %%eax; setz %0" : "=q"(z) :: "rax");
+    __asm__ volatile("mov $0xcb00, %%eax; sub 0xb8040, %%eax; setz %0" : "=q"(z)::"rax");
     CHECK_EQ(z, 0);
     __asm__ volatile("btl $3, 0xb8040; setc %0" : "=q"(c));
     CHECK_EQ(c, 1);
@@ -335,25 +334,23 @@ static void vga_read_modify_write(void)
 static void vga_strings(void)
 {
     static uint8_t ram[256], back[256];
-    for (unsigned i = 0; i < 256; i++)
-        ram[i] = (uint8_t)(i ^ 0x5c);
+    for (unsigned i = 0; i < 256; i++) ram[i] = (uint8_t)(i ^ 0x5c);
     volatile void *to = TEXT + 0x100;
     const void *from = ram;
     unsigned long n = 32;
-    __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n) :: "memory");
+    __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(n)::"memory");
     CHECK(n == 0 && to == TEXT + 0x200 && from == ram + 256, "registers after REP MOVSQ");
     to = back;
     from = (void *)(TEXT + 0x100);
     n = 64;
-    __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n) :: "memory");
+    __asm__ volatile("rep movsl" : "+D"(to), "+S"(from), "+c"(n)::"memory");
     CHECK(!memcmp(ram, back, 256), "there and back differ");
     to = TEXT + 0x200 + 63; /* backwards */
     from = ram + 63;
     n = 64;
-    __asm__ volatile("std; rep movsb; cld" : "+D"(to), "+S"(from), "+c"(n) :: "memory");
+    __asm__ volatile("std; rep movsb; cld" : "+D"(to), "+S"(from), "+c"(n)::"memory");
     CHECK(to == TEXT + 0x1ff, "RDI after a backward REP MOVSB");
-    for (unsigned i = 0; i < 64; i++)
-        CHECK(TEXT[0x200 + i] == ram[i], "byte %u", i);
+    for (unsigned i = 0; i < 64; i++) CHECK(TEXT[0x200 + i] == ram[i], "byte %u", i);
     to = TEXT + 0x300;
     n = 50;
     __asm__ volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(0x1f20) : "memory");
@@ -361,41 +358,41 @@ static void vga_strings(void)
     to = TEXT + 0x300;
     n = 100;
     TEXT[0x310] = 0x55;
-    __asm__ volatile("mov $0x55, %%eax; repne scasb" : "+D"(to), "+c"(n) :: "rax", "cc", "memory");
+    __asm__ volatile("mov $0x55, %%eax; repne scasb" : "+D"(to), "+c"(n)::"rax", "cc", "memory");
     CHECK(to == TEXT + 0x311 && n == 100 - 17, "REPNE SCASB: %lu left", n);
     to = TEXT + 0x100;
     from = ram;
     n = 256;
     TEXT[0x100 + 77]++;
-    __asm__ volatile("repe cmpsb" : "+D"(to), "+S"(from), "+c"(n) :: "cc", "memory");
+    __asm__ volatile("repe cmpsb" : "+D"(to), "+S"(from), "+c"(n)::"cc", "memory");
     CHECK(n == 256 - 78, "REPE CMPSB: %lu left", n);
     from = (void *)(TEXT + 0x100);
     uint64_t ax = 0;
-    __asm__ volatile("lodsl" : "+S"(from), "+a"(ax) :: "memory");
+    __asm__ volatile("lodsl" : "+S"(from), "+a"(ax)::"memory");
     CHECK_EQ(ax, *(uint32_t *)ram);
     n = 0;
     to = TEXT;
     from = ram;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) :: "memory"); /* nothing */
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory"); /* nothing */
     CHECK(to == TEXT && from == ram, "REP with RCX 0");
     /* VGA to VGA, overlapping upwards: the first byte goes everywhere. */
     TEXT[0x400] = 0x3c;
     to = TEXT + 0x401;
     from = (void *)(TEXT + 0x400);
     n = 40;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) :: "memory");
-    for (unsigned i = 0; i <= 40; i++)
-        CHECK(TEXT[0x400 + i] == 0x3c, "overlapping: byte %u is %x", i, TEXT[0x400 + i]);
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory");
+    for (unsigned i = 0; i <= 40; i++) CHECK(TEXT[0x400 + i] == 0x3c, "overlapping: byte %u is %x", i, TEXT[0x400 + i]);
 }
 static void vga_sse(void)
 {
     static const uint8_t pattern[16] __attribute__((aligned(16))) = "0123456789abcde";
     static uint8_t back[16] __attribute__((aligned(16)));
-    __asm__ volatile("movdqa (%0), %%xmm3; movdqu %%xmm3, 0xb8100; movdqu 0xb8100, %%xmm4; movdqa %%xmm4, (%1)"
-                     :: "r"(pattern), "r"(back) : "memory");
+    __asm__ volatile(
+        "movdqa (%0), %%xmm3; movdqu %%xmm3, 0xb8100; movdqu 0xb8100, %%xmm4; movdqa %%xmm4, (%1)" ::"r"(pattern), "r"(back)
+        : "memory");
     CHECK(!memcmp(pattern, back, 16), "MOVDQU");
     memset(back, 0, 16);
-    __asm__ volatile("movaps %%xmm3, 0xb8110; movaps 0xb8110, %%xmm5; movdqa %%xmm5, (%0)" :: "r"(back) : "memory");
+    __asm__ volatile("movaps %%xmm3, 0xb8110; movaps 0xb8110, %%xmm5; movdqa %%xmm5, (%0)" ::"r"(back) : "memory");
     CHECK(!memcmp(pattern, back, 16), "MOVAPS");
     uint64_t v;
     __asm__ volatile("movq %%xmm3, 0xb8120; movq 0xb8120, %%xmm6; movq %%xmm6, %0" : "=r"(v));
@@ -405,15 +402,15 @@ static void lapic_read_modify_write(void)
 {
     volatile uint32_t *tpr = (uint32_t *)0xfee00080;
     *tpr = 0x10;
-    __asm__ volatile("orl $0x20, (%0)" :: "r"(tpr) : "memory", "cc");
+    __asm__ volatile("orl $0x20, (%0)" ::"r"(tpr) : "memory", "cc");
     CHECK_EQ(*tpr, 0x30);
-    __asm__ volatile("addl $0x10, (%0)" :: "r"(tpr) : "memory", "cc");
+    __asm__ volatile("addl $0x10, (%0)" ::"r"(tpr) : "memory", "cc");
     CHECK_EQ(read_cr8(), 4);
     uint32_t v = 0x70;
     __asm__ volatile("xchg %0, (%1)" : "+r"(v) : "r"(tpr) : "memory");
     CHECK_EQ(v, 0x40);
     CHECK_EQ(read_cr8(), 7);
-    __asm__ volatile("andl $0, (%0)" :: "r"(tpr) : "memory", "cc");
+    __asm__ volatile("andl $0, (%0)" ::"r"(tpr) : "memory", "cc");
     CHECK_EQ(*tpr, 0);
 }
 

@@ -49,7 +49,8 @@ static void lower(void)
 }
 
 /* volatile: GCC takes window() not to change a static that only handlers write. */
-static volatile unsigned came, keep_high; /* how often the handler came; it lowers the line unless keep_high times are left */
+static volatile unsigned came,
+    keep_high; /* how often the handler came; it lowers the line unless keep_high times are left */
 static void on_apic(struct frame *f)
 {
     (void)f;
@@ -72,19 +73,15 @@ static void on_pic(struct frame *f)
         keep_high--;
     else
         lower();
-    if (chip == 0xa0)
-        outb(0xa0, 0x20);
+    if (chip == 0xa0) outb(0xa0, 0x20);
     outb(0x20, 0x20);
 }
 static void start(void)
 {
     lapic_reset();
-    for (unsigned v = 0x40; v < 0x60; v++)
-        handlers[v] = on_apic;
-    for (unsigned v = 0x20; v < 0x30; v++)
-        handlers[v] = on_pic;
-    for (unsigned pin = 0; pin < 24; pin++)
-        route(pin, MASKED);
+    for (unsigned v = 0x40; v < 0x60; v++) handlers[v] = on_apic;
+    for (unsigned v = 0x20; v < 0x30; v++) handlers[v] = on_pic;
+    for (unsigned pin = 0; pin < 24; pin++) route(pin, MASKED);
     pic_reset();
     came = keep_high = 0;
     pic_vector = 0;
@@ -153,8 +150,7 @@ static void pic_level(void)
     outb(0xa1, 0xf7);
     keep_high = 2;
     raise();
-    for (unsigned i = 0; i < 6; i++)
-        window();
+    for (unsigned i = 0; i < 6; i++) window();
     unsigned n = came, vector = pic_vector, isr = pic_isr;
     outb(0xa0, 0x0a);
     uint8_t request = inb(0xa0);
@@ -255,8 +251,7 @@ static void intx_router(void)
     pic_heard(true);
     for (unsigned i = 0; i < 4; i++) {
         pirq(LINK, to[i]);
-        if (pirq_read(LINK) != to[i])
-            fail("PIRQRC reads %x, not %x", pirq_read(LINK), to[i]);
+        if (pirq_read(LINK) != to[i]) fail("PIRQRC reads %x, not %x", pirq_read(LINK), to[i]);
         outb((uint16_t)(0x4d0 + to[i] / 8), (uint8_t)(1u << to[i] % 8));
         outb(0x21, (uint8_t) ~(4u | (to[i] < 8 ? 1u << to[i] : 0)));
         outb(0xa1, (uint8_t) ~(to[i] >= 8 ? 1u << (to[i] - 8) : 0));
@@ -304,8 +299,7 @@ static void intx_ioapic_level(void)
     keep_high = 2;
     raise();
     uint32_t before = io_read(0x10 + 2 * INTX_GSI); /* Remote IRR: a LAPIC has it */
-    for (unsigned i = 0; i < 6; i++)
-        window();
+    for (unsigned i = 0; i < 6; i++) window();
     unsigned n = came;
     uint32_t rte = io_read(0x10 + 2 * INTX_GSI);
     /* Masked while high: nothing; unmasked: it is still asserted. */
@@ -389,8 +383,7 @@ static void shared_level(void)
     delay_us(5000);
     raise(); /* both are high now */
     route(pin, LEVEL | 0x52);
-    for (unsigned i = 0; i < 6; i++)
-        window();
+    for (unsigned i = 0; i < 6; i++) window();
     unsigned n = came;
     raise(); /* and ours alone, once more */
     window();
@@ -410,8 +403,7 @@ static void on_nmi(struct frame *f)
     (void)f;
     came++;
     nested++;
-    if (nested > 1)
-        inside++;
+    if (nested > 1) inside++;
     if (came == 1) { /* one more, from in here: it waits for the IRET */
         APIC(0x310) = APIC(0x20);
         APIC(0x300) = 0x4400;
@@ -428,13 +420,16 @@ static void nmi_nesting(void)
     APIC(0x310) = APIC(0x20);
     APIC(0x300) = 0x4400;
     uint64_t from = rdtsc();
-    while (came < 2 && us_since(from) < 500000)
-        pause();
+    while (came < 2 && us_since(from) < 500000) pause();
     CHECK_EQ(came, 2);
     CHECK_EQ(inside, 0);
 }
 /* The watchdog's way: the timer as NMI through LINT0, the IOAPIC's pin in NMI mode. */
-static void on_nmi_count(struct frame *f) { (void)f; came++; }
+static void on_nmi_count(struct frame *f)
+{
+    (void)f;
+    came++;
+}
 static void nmi_from_timer(void)
 {
     start();
@@ -444,8 +439,7 @@ static void nmi_from_timer(void)
     outb(0x40, 0x2e);
     route(2, 0x400);
     uint64_t from = rdtsc();
-    while (came < 5 && us_since(from) < 2000000)
-        pause(); /* interrupts are off */
+    while (came < 5 && us_since(from) < 2000000) pause(); /* interrupts are off */
     route(2, MASKED);
     uint64_t us = us_since(from);
     CHECK(came >= 5, "%u NMIs in %llu us", came, (unsigned long long)us);

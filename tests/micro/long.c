@@ -41,16 +41,15 @@ static void cpuid_consistent(void)
 static void cpuid_osxsave(void)
 {
     CHECK(!(cpuid(1, 0).c & 1u << 27), "OSXSAVE without CR4.OSXSAVE");
-    if (!(cpuid(1, 0).c & 1u << 26))
-        return;
+    if (!(cpuid(1, 0).c & 1u << 26)) return;
     write_cr4(read_cr4() | 1u << 18);
     bool on = cpuid(1, 0).c & 1u << 27;
     uint32_t lo, hi, size, all;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    __asm__ volatile("xsetbv" :: "c"(0), "a"(3), "d"(0));
+    __asm__ volatile("xsetbv" ::"c"(0), "a"(3), "d"(0));
     size = cpuid(13, 0).b;
     all = cpuid(13, 0).c;
-    __asm__ volatile("xsetbv" :: "c"(0), "a"(lo), "d"(hi));
+    __asm__ volatile("xsetbv" ::"c"(0), "a"(lo), "d"(hi));
     write_cr4(read_cr4() & ~(1ul << 18));
     CHECK(on, "no OSXSAVE with CR4.OSXSAVE");
     CHECK(lo & 1, "XCR0 is %x", lo);
@@ -58,16 +57,15 @@ static void cpuid_osxsave(void)
     CHECK(all >= 576, "all states take %u", all);
     CHECK(!(cpuid(1, 0).c & 1u << 27), "OSXSAVE stays");
 }
-static void do_xsetbv(void *low) { __asm__ volatile("xsetbv" :: "c"(0), "a"((uint32_t)(unsigned long)low), "d"(0)); }
+static void do_xsetbv(void *low) { __asm__ volatile("xsetbv" ::"c"(0), "a"((uint32_t)(unsigned long)low), "d"(0)); }
 static void xcr0_checks(void)
 {
-    if (!(cpuid(1, 0).c & 1u << 26))
-        return;
-    CHECK_FAULT(catch(do_xsetbv, (void *)3), 6, 0); /* CR4.OSXSAVE is clear */
+    if (!(cpuid(1, 0).c & 1u << 26)) return;
+    CHECK_FAULT(caught(do_xsetbv, (void *)3), 6, 0); /* CR4.OSXSAVE is clear */
     write_cr4(read_cr4() | 1u << 18);
-    const struct fault *zero = catch(do_xsetbv, (void *)2);  /* without x87 */
+    const struct fault *zero = caught(do_xsetbv, (void *)2); /* without x87 */
     unsigned v1 = zero ? zero->vector : 0;
-    const struct fault *avx = catch(do_xsetbv, (void *)5);   /* AVX without SSE */
+    const struct fault *avx = caught(do_xsetbv, (void *)5); /* AVX without SSE */
     unsigned v2 = avx ? avx->vector : 0;
     write_cr4(read_cr4() & ~(1ul << 18));
     CHECK_EQ(v1, 13);
@@ -86,7 +84,7 @@ static void msr_unknown(void)
     static const uint32_t nobody[] = { 0x3, 0x5ff, 0x2000, 0x12345678, 0xc0005000, 0xdeadbeef };
     for (unsigned i = 0; i < sizeof nobody / sizeof *nobody; i++) {
         struct msr_access a = { nobody[i], 0 };
-        const struct fault *f = catch(do_rdmsr, &a);
+        const struct fault *f = caught(do_rdmsr, &a);
         CHECK(f && f->vector == 13 && f->error == 0, "reading %x gives %llx", nobody[i], (unsigned long long)a.val);
     }
 }
@@ -114,14 +112,12 @@ static void msr_round_trip(void)
 static void msr_refused(void)
 {
     struct msr_access bad[] = {
-        { EFER, rdmsr(EFER) | 1ull << 40 },
-        { EFER, rdmsr(EFER) & ~0x100ull },          /* LME off while paging */
-        { 0x277, 0x0007040600070402 },              /* PAT type 2 */
-        { 0x1b, 0xfee00000 | 1ull << 60 },
-        { 0x1b, 0xfee00000 | 0x400 },               /* EXTD without EN */
+        { EFER, rdmsr(EFER) | 1ull << 40 }, { EFER, rdmsr(EFER) & ~0x100ull }, /* LME off while paging */
+        { 0x277, 0x0007040600070402 },                                         /* PAT type 2 */
+        { 0x1b, 0xfee00000 | 1ull << 60 },  { 0x1b, 0xfee00000 | 0x400 },      /* EXTD without EN */
     };
     for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
-        const struct fault *f = catch(do_wrmsr, &bad[i]);
+        const struct fault *f = caught(do_wrmsr, &bad[i]);
         CHECK(f && f->vector == 13 && f->error == 0, "MSR %x takes %llx", bad[i].msr, (unsigned long long)bad[i].val);
     }
     CHECK((rdmsr(EFER) & 0xd00) == 0xd00, "EFER is %llx", (unsigned long long)rdmsr(EFER));
@@ -132,7 +128,7 @@ static void msr_not_canonical(void)
     struct msr_access bad[] = { { LSTAR, 0x8000000000000000 }, { GS_BASE, 0x0000800000000000 } };
     for (unsigned i = 0; i < 2; i++) {
         uint64_t old = rdmsr(bad[i].msr);
-        const struct fault *f = catch(do_wrmsr, &bad[i]);
+        const struct fault *f = caught(do_wrmsr, &bad[i]);
         unsigned vector = f ? f->vector : 255;
         wrmsr(bad[i].msr, old);
         CHECK(vector == 13, "MSR %x takes %llx", bad[i].msr, (unsigned long long)bad[i].val);
@@ -151,8 +147,7 @@ static void tsc_monotonic(void)
     uint64_t last = rdtsc();
     for (unsigned i = 0; i < 2000; i++) {
         uint64_t now = i & 1 ? rdmsr(0x10) : rdtsc();
-        if (i % 100 == 0)
-            inb(0x3fb);
+        if (i % 100 == 0) inb(0x3fb);
         CHECK(now >= last, "TSC went from %llx to %llx", (unsigned long long)last, (unsigned long long)now);
         last = now;
     }
@@ -179,61 +174,121 @@ static void tsc_write(void)
 }
 
 /* ---- exceptions --------------------------------------------------------------------------------- */
-static void do_ud2(void *p) { __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, (%0); 1: ud2" :: "r"(p) : "rax", "memory"); }
-static void do_div(void *p) { (void)p; __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::: "eax", "ecx", "edx"); }
-static void do_int3(void *p) { __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, (%0); int3; 1:" :: "r"(p) : "rax", "memory"); }
+static void do_ud2(void *p) { __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, (%0); 1: ud2" ::"r"(p) : "rax", "memory"); }
+static void do_div(void *p)
+{
+    (void)p;
+    __asm__ volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; div %%ecx" ::: "eax", "ecx", "edx");
+}
+static void do_int3(void *p)
+{
+    __asm__ volatile("lea 1f(%%rip), %%rax; mov %%rax, (%0); int3; 1:" ::"r"(p) : "rax", "memory");
+}
 static void peek(void *p) { (void)*(volatile uint8_t *)p; }
 static void poke(void *p) { *(volatile uint8_t *)p = 1; }
 static void jump(void *p) { ((void (*)(void))p)(); }
-static void do_ss(void *p) { __asm__ volatile("push %%rbp; mov %0, %%rbp; mov (%%rbp), %%rax; pop %%rbp" :: "r"(p) : "rax"); }
-static void do_vmmcall_intel(void *p) { (void)p; __asm__ volatile("vmxoff"); }
-static void do_svm(void *p) { (void)p; __asm__ volatile("vmrun %%rax" :: "a"(0x1000ul)); }
-static void do_monitor(void *p) { (void)p; __asm__ volatile("monitor" :: "a"(p), "c"(0), "d"(0)); }
+static void do_ss(void *p) { __asm__ volatile("push %%rbp; mov %0, %%rbp; mov (%%rbp), %%rax; pop %%rbp" ::"r"(p) : "rax"); }
+static void do_vmmcall_intel(void *p)
+{
+    (void)p;
+    __asm__ volatile("vmxoff");
+}
+static void do_svm(void *p)
+{
+    (void)p;
+    __asm__ volatile("vmrun %%rax" ::"a"(0x1000ul));
+}
+static void do_monitor(void *p)
+{
+    (void)p;
+    __asm__ volatile("monitor" ::"a"(p), "c"(0), "d"(0));
+}
 static void exceptions(void)
 {
     unsigned long at = 0;
-    const struct fault *f = catch(do_ud2, &at);
+    const struct fault *f = caught(do_ud2, &at);
     CHECK_FAULT(f, 6, 0);
     CHECK_EQ(f->ip, at);
-    CHECK_FAULT(catch(do_div, NULL), 0, 0);
-    f = catch(do_int3, &at);
+    CHECK_FAULT(caught(do_div, NULL), 0, 0);
+    f = caught(do_int3, &at);
     CHECK_FAULT(f, 3, 0);
     CHECK_EQ(f->ip, at);
-    CHECK_FAULT(catch(peek, (void *)0x8000000000000000), 13, 0);
-    f = catch(peek, (void *)0x4000001234);
+    CHECK_FAULT(caught(peek, (void *)0x8000000000000000), 13, 0);
+    f = caught(peek, (void *)0x4000001234);
     CHECK_FAULT(f, 14, 0);
     CHECK_EQ(f->cr2, 0x4000001234);
-    CHECK_FAULT(catch(poke, (void *)0x4000001234), 14, 2);
-    f = catch(jump, (void *)0x4000001234);
+    CHECK_FAULT(caught(poke, (void *)0x4000001234), 14, 2);
+    f = caught(jump, (void *)0x4000001234);
     CHECK_FAULT(f, 14, 0x10);
     CHECK_EQ(f->ip, 0x4000001234);
 }
-static void stack_fault(void)
-{
-    CHECK_FAULT(catch(do_ss, (void *)0x8000000000000000), 12, 0);
-}
+static void stack_fault(void) { CHECK_FAULT(caught(do_ss, (void *)0x8000000000000000), 12, 0); }
 static void virtualization_hidden(void)
 {
-    const struct fault *f = catch(do_svm, NULL);
+    const struct fault *f = caught(do_svm, NULL);
     CHECK(f && (f->vector == 6 || f->vector == 13), "VMRUN");
-    f = catch(do_vmmcall_intel, NULL);
+    f = caught(do_vmmcall_intel, NULL);
     CHECK_FAULT(f, 6, 0);
-    f = catch(do_monitor, NULL);
+    f = caught(do_monitor, NULL);
     CHECK_FAULT(f, 6, 0);
     struct msr_access a = { EFER, rdmsr(EFER) | 0x1000 }; /* SVME */
-    CHECK_FAULT(catch(do_wrmsr, &a), 13, 0);
+    CHECK_FAULT(caught(do_wrmsr, &a), 13, 0);
 }
-static void user_cli(void) { __asm__ volatile("cli"); USER_EXIT(); }
-static void user_hlt(void) { __asm__ volatile("hlt"); USER_EXIT(); }
-static void user_in(void) { inb(0x21); USER_EXIT(); }
-static void user_rdmsr(void) { rdmsr(0x1b); USER_EXIT(); }
-static void user_cpuid(void) { cpuid(0, 0); USER_EXIT(); }
-static void user_wbinvd(void) { __asm__ volatile("wbinvd"); USER_EXIT(); }
-static void user_invlpg(void) { invlpg(NULL); USER_EXIT(); }
-static void user_int(void) { __asm__ volatile("int $0x40"); USER_EXIT(); }
-static void user_rdtsc(void) { rdtsc(); USER_EXIT(); }
-static void user_xsetbv(void) { __asm__ volatile("xsetbv" :: "c"(0), "a"(1), "d"(0)); USER_EXIT(); }
-static void user_lapic(void) { __asm__ volatile("mov 0xfee00030, %%eax" ::: "eax"); USER_EXIT(); }
+static void user_cli(void)
+{
+    __asm__ volatile("cli");
+    USER_EXIT();
+}
+static void user_hlt(void)
+{
+    __asm__ volatile("hlt");
+    USER_EXIT();
+}
+static void user_in(void)
+{
+    inb(0x21);
+    USER_EXIT();
+}
+static void user_rdmsr(void)
+{
+    rdmsr(0x1b);
+    USER_EXIT();
+}
+static void user_cpuid(void)
+{
+    cpuid(0, 0);
+    USER_EXIT();
+}
+static void user_wbinvd(void)
+{
+    __asm__ volatile("wbinvd");
+    USER_EXIT();
+}
+static void user_invlpg(void)
+{
+    invlpg(NULL);
+    USER_EXIT();
+}
+static void user_int(void)
+{
+    __asm__ volatile("int $0x40");
+    USER_EXIT();
+}
+static void user_rdtsc(void)
+{
+    rdtsc();
+    USER_EXIT();
+}
+static void user_xsetbv(void)
+{
+    __asm__ volatile("xsetbv" ::"c"(0), "a"(1), "d"(0));
+    USER_EXIT();
+}
+static void user_lapic(void)
+{
+    __asm__ volatile("mov 0xfee00030, %%eax" ::: "eax");
+    USER_EXIT();
+}
 static void user_privileges(void)
 {
     static void (*const refused[])(void) = { user_cli, user_hlt, user_in, user_rdmsr, user_wbinvd, user_invlpg };
@@ -255,11 +310,12 @@ static void user_privileges(void)
     write_cr4(read_cr4() & ~4ul);
     CHECK_EQ(v, 13);
 }
-static void user_interrupt(void)
+static void user_interrupt(void) { CHECK_FAULT(catch_user(user_int), 13, 0x40 * 8 + 2); }
+static void user_ioport(void)
 {
-    CHECK_FAULT(catch_user(user_int), 13, 0x40 * 8 + 2);
+    outb(0x80, 1);
+    USER_EXIT();
 }
-static void user_ioport(void) { outb(0x80, 1); USER_EXIT(); }
 static void user_io_bitmap(void)
 {
     /* TSS with a bitmap that allows port 0x80 and nothing else. */
@@ -268,13 +324,13 @@ static void user_io_bitmap(void)
     memset(map, 0xff, 0x22);
     map[0x80 / 8] = 0xfe;
     gdt[9] = (gdt[9] & ~0xffffull & ~(2ull << 40)) | (104 + 0x21);
-    __asm__ volatile("ltr %w0" :: "r"(72));
+    __asm__ volatile("ltr %w0" ::"r"(72));
     const struct fault *f = catch_user(user_ioport);
     unsigned allowed = f->vector;
     f = catch_user(user_in);
     unsigned refused = f->vector;
     gdt[9] = (gdt[9] & ~0xffffull & ~(2ull << 40)) | 0x67;
-    __asm__ volatile("ltr %w0" :: "r"(72));
+    __asm__ volatile("ltr %w0" ::"r"(72));
     CHECK_EQ(allowed, 0x80);
     CHECK_EQ(refused, 13);
 }
@@ -289,7 +345,7 @@ static void double_fault(void)
 {
     uint64_t gate = idt[2 * 13];
     uint64_t np = idt[2 * 11];
-    const struct fault *f = catch(double_fault_push, NULL);
+    const struct fault *f = caught(double_fault_push, NULL);
     unsigned vector = f ? f->vector : 255;
     unsigned long error = f ? f->error : 0;
     idt[2 * 13] = gate;
@@ -300,10 +356,19 @@ static void double_fault(void)
 
 /* ---- single step, breakpoints ------------------------------------------------------------------- */
 static volatile unsigned steps;
-static void on_step(struct frame *f) { (void)f; steps++; }
-#define STEP(code) ({ steps = 0; handlers[1] = on_step; \
-    __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; " code "; nop; pushfq; andl $~0x100, (%%rsp); popfq" \
-                     ::: "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "memory"); steps; })
+static void on_step(struct frame *f)
+{
+    (void)f;
+    steps++;
+}
+#define STEP(code)                                                                                                          \
+    ({                                                                                                                      \
+        steps = 0;                                                                                                          \
+        handlers[1] = on_step;                                                                                              \
+        __asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq; nop; " code "; nop; pushfq; andl $~0x100, (%%rsp); popfq" ::  \
+                             : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "memory");                                         \
+        steps;                                                                                                              \
+    })
 static void single_step(void)
 {
     CHECK_EQ(STEP("nop"), 6);
@@ -355,7 +420,7 @@ static void watchpoint(void)
 
 /* ---- page tables ----------------------------------------------------------------------------------- */
 static volatile uint64_t own_pdpt[512] __attribute__((aligned(4096))), own_pd[512] __attribute__((aligned(4096))),
-                own_pt[512] __attribute__((aligned(4096)));
+    own_pt[512] __attribute__((aligned(4096)));
 #define WINDOW  0x8000000000ul /* 512 GiB: entry 1 of the PML4 */
 #define SCRATCH 0x800000ul
 static void window_on(void)
@@ -401,7 +466,7 @@ static void movs_in(void *p)
 {
     void *from = (void *)0xb8000;
     unsigned long n = 4;
-    __asm__ volatile("rep movsb" : "+S"(from), "+D"(p), "+c"(n) :: "memory");
+    __asm__ volatile("rep movsb" : "+S"(from), "+D"(p), "+c"(n)::"memory");
 }
 static void insb(void *p)
 {
@@ -418,28 +483,28 @@ static void string_faults(void)
     window_on();
     own_pt[0] = SCRATCH | 3;
     invlpg((void *)(WINDOW + 0x1000));
-    const struct fault *f = catch(movs_in, (void *)(WINDOW + 0xffd));
+    const struct fault *f = caught(movs_in, (void *)(WINDOW + 0xffd));
     CHECK_FAULT(f, 14, 2);
     CHECK_EQ(f->cr2, WINDOW + 0x1000);
-    f = catch(insb, (void *)(WINDOW + 0xffd));
+    f = caught(insb, (void *)(WINDOW + 0xffd));
     CHECK_FAULT(f, 14, 2);
     CHECK_EQ(f->cr2, WINDOW + 0x1000);
-    f = catch(outsb, (void *)(WINDOW + 0xffd));
+    f = caught(outsb, (void *)(WINDOW + 0xffd));
     CHECK_FAULT(f, 14, 0);
     CHECK_EQ(f->cr2, WINDOW + 0x1000);
     own_pt[1] = (SCRATCH + 0x1000) | 1;
-    CHECK_FAULT(catch(insb, (void *)(WINDOW + 0xffd)), 14, 3);
-    CHECK_FAULT(catch(insb, (void *)0x8000000000000000), 13, 0);
+    CHECK_FAULT(caught(insb, (void *)(WINDOW + 0xffd)), 14, 3);
+    CHECK_FAULT(caught(insb, (void *)0x8000000000000000), 13, 0);
 }
 static void no_execute(void)
 {
     window_on();
     *(volatile uint8_t *)SCRATCH = 0xc3;
     own_pt[0] = SCRATCH | 3 | 1ull << 63;
-    CHECK_FAULT(catch(jump, (void *)WINDOW), 14, 0x11);
+    CHECK_FAULT(caught(jump, (void *)WINDOW), 14, 0x11);
     own_pt[0] = SCRATCH | 3;
     invlpg((void *)WINDOW);
-    CHECK(!catch(jump, (void *)WINDOW), "executable again");
+    CHECK(!caught(jump, (void *)WINDOW), "executable again");
 }
 static void self_modifying(void)
 {
@@ -451,7 +516,7 @@ static void self_modifying(void)
     for (uint32_t i = 0; i < 50; i++) { /* written by another linear address, then a serialising instruction */
         *(volatile uint32_t *)(alias + 1) = i * 0x01030507;
         cpuid(0, 0);
-        CHECK_EQ(((uint32_t (*)(void))code)(), i * 0x01030507);
+        CHECK_EQ(((uint32_t(*)(void))code)(), i * 0x01030507);
     }
 }
 
@@ -475,9 +540,8 @@ static void hlt_wakes(void)
     for (unsigned i = 1; i <= 3; i++) {
         unsigned long after;
         APIC(0x380) = 200000; /* 2 ms at 100 MHz */
-        __asm__ volatile("lea 1f(%%rip), %0; sti; hlt; 1: cli" : "=&r"(after) :: "memory");
-        for (unsigned n = 0; n < 256; n++)
-            CHECK(n == 0x50 || !counts[n], "vector %x came", n);
+        __asm__ volatile("lea 1f(%%rip), %0; sti; hlt; 1: cli" : "=&r"(after)::"memory");
+        for (unsigned n = 0; n < 256; n++) CHECK(n == 0x50 || !counts[n], "vector %x came", n);
         CHECK_EQ(counts[0x50], i);
         CHECK(irq_ip == after, "woken at %lx, not behind the HLT at %lx", irq_ip, after);
     }
@@ -490,7 +554,7 @@ static void sti_shadow(void)
     APIC(0x300) = 0x40050; /* to self: pending, IF is 0 */
     (void)APIC(0x300);
     CHECK_EQ(counts[0x50], 0);
-    __asm__ volatile("lea 1f(%%rip), %0; sti; nop; 1: nop; cli" : "=&r"(first) :: "memory");
+    __asm__ volatile("lea 1f(%%rip), %0; sti; nop; 1: nop; cli" : "=&r"(first)::"memory");
     CHECK_EQ(counts[0x50], 1);
     CHECK(irq_ip == first, "came at %lx, not behind the instruction after STI at %lx", irq_ip, first);
     APIC(0x300) = 0x40050;
@@ -506,7 +570,8 @@ static void sti_shadow_exit(void)
     unsigned long first;
     APIC(0x300) = 0x40050;
     (void)APIC(0x300);
-    __asm__ volatile("lea 1f(%%rip), %0; xor %%eax, %%eax; sti; cpuid; 1: nop; cli" : "=&r"(first) :: "rax", "rbx", "rcx", "rdx", "memory");
+    __asm__ volatile("lea 1f(%%rip), %0; xor %%eax, %%eax; sti; cpuid; 1: nop; cli"
+                     : "=&r"(first)::"rax", "rbx", "rcx", "rdx", "memory");
     CHECK_EQ(counts[0x50], 1);
     CHECK(irq_ip == first, "came at %lx, not behind the CPUID after STI at %lx", irq_ip, first);
 }
@@ -516,7 +581,7 @@ static void sti_hlt(void)
     unsigned long first;
     APIC(0x300) = 0x40050;
     (void)APIC(0x300);
-    __asm__ volatile("lea 1f(%%rip), %0; sti; hlt; 1: nop; cli" : "=&r"(first) :: "memory");
+    __asm__ volatile("lea 1f(%%rip), %0; sti; hlt; 1: nop; cli" : "=&r"(first)::"memory");
     CHECK_EQ(counts[0x50], 1);
     CHECK(irq_ip == first, "came at %lx, not behind the HLT at %lx", irq_ip, first);
 }
@@ -526,7 +591,8 @@ static void mov_ss_shadow(void)
     unsigned long first;
     APIC(0x300) = 0x40050;
     (void)APIC(0x300);
-    __asm__ volatile("mov %%ss, %%eax; lea 1f(%%rip), %0; sti; mov %%eax, %%ss; nop; 1: nop; cli" : "=&r"(first) :: "rax", "memory");
+    __asm__ volatile("mov %%ss, %%eax; lea 1f(%%rip), %0; sti; mov %%eax, %%ss; nop; 1: nop; cli"
+                     : "=&r"(first)::"rax", "memory");
     CHECK_EQ(counts[0x50], 1);
     CHECK(irq_ip == first || irq_ip == first - 1, "came at %lx, expected by %lx", irq_ip, first);
 }
@@ -536,7 +602,7 @@ static void popf_window(void)
     APIC(0x300) = 0x40050;
     (void)APIC(0x300);
     unsigned long first;
-    __asm__ volatile("lea 1f(%%rip), %0; pushfq; orl $0x200, (%%rsp); popfq; 1: nop; cli" : "=&r"(first) :: "memory");
+    __asm__ volatile("lea 1f(%%rip), %0; pushfq; orl $0x200, (%%rsp); popfq; 1: nop; cli" : "=&r"(first)::"memory");
     CHECK_EQ(counts[0x50], 1);
     CHECK(irq_ip == first, "came at %lx, not behind POPF at %lx", irq_ip, first);
 }
@@ -565,24 +631,21 @@ static void cr8_masks(void)
 static void fpu_kept(void)
 {
     static uint8_t in[512] __attribute__((aligned(16))), out[512] __attribute__((aligned(16)));
-    __asm__ volatile("fninit; fxsave (%0)" :: "r"(in) : "memory");
-    for (unsigned i = 0; i < 256; i++)
-        in[160 + i] = (uint8_t)(i * 7 + 1); /* XMM */
+    __asm__ volatile("fninit; fxsave (%0)" ::"r"(in) : "memory");
+    for (unsigned i = 0; i < 256; i++) in[160 + i] = (uint8_t)(i * 7 + 1); /* XMM */
     for (unsigned r = 0; r < 8; r++)
-        for (unsigned i = 0; i < 8; i++)
-            in[32 + 16 * r + i] = (uint8_t)(r * 16 + i);
+        for (unsigned i = 0; i < 8; i++) in[32 + 16 * r + i] = (uint8_t)(r * 16 + i);
     *(uint32_t *)(in + 24) = 0x1fa0; /* MXCSR */
     *(uint16_t *)in = 0x27f;
-    __asm__ volatile("fxrstor (%0)" :: "r"(in) : "memory");
+    __asm__ volatile("fxrstor (%0)" ::"r"(in) : "memory");
     for (unsigned i = 0; i < 50; i++) {
         inb(0x3fb); /* dom0 runs, QEMU uses its own registers */
         cpuid(0, 0);
     }
-    __asm__ volatile("fxsave (%0)" :: "r"(out) : "memory");
+    __asm__ volatile("fxsave (%0)" ::"r"(out) : "memory");
     __asm__ volatile("fninit");
     CHECK(!memcmp(in + 160, out + 160, 256), "XMM registers changed");
-    for (unsigned r = 0; r < 8; r++)
-        CHECK(!memcmp(in + 32 + 16 * r, out + 32 + 16 * r, 8), "ST%u changed", r);
+    for (unsigned r = 0; r < 8; r++) CHECK(!memcmp(in + 32 + 16 * r, out + 32 + 16 * r, 8), "ST%u changed", r);
     CHECK_EQ(*(uint32_t *)(out + 24), 0x1fa0);
     CHECK_EQ(*(uint16_t *)out, 0x27f);
 }
@@ -594,7 +657,7 @@ __asm__(".globl syscall_entry; syscall_entry: mov %rsp, %r9; mov $trap_stack_top
 static void user_syscall(void)
 {
     unsigned long ax = 0;
-    __asm__ volatile("syscall" : "+a"(ax) :: "rcx", "r8", "r9", "r11", "memory");
+    __asm__ volatile("syscall" : "+a"(ax)::"rcx", "r8", "r9", "r11", "memory");
     USER_EXIT();
 }
 static void syscall_sysret(void)
@@ -628,15 +691,16 @@ static void xsave_compacted(void)
     write_cr4(read_cr4() | 1u << 18);
     uint32_t lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-    __asm__ volatile("xsetbv" :: "c"(0), "a"(7), "d"(0));
+    __asm__ volatile("xsetbv" ::"c"(0), "a"(7), "d"(0));
     __asm__ volatile("movdqu %1, %%xmm7; vinsertf128 $1, %%xmm7, %%ymm7, %%ymm7\n\t"
-                     "xsavec %0; vzeroall" : "+m"(area) : "m"(ones), "a"(7), "d"(0));
+                     "xsavec %0; vzeroall"
+                     : "+m"(area)
+                     : "m"(ones), "a"(7), "d"(0));
     bool header_kept = true;
-    for (unsigned i = 528; i < 576; i++)
-        header_kept &= !area[i];
+    for (unsigned i = 528; i < 576; i++) header_kept &= !area[i];
     if (header_kept)
         __asm__ volatile("xrstor %1; vextractf128 $1, %%ymm7, %0; vzeroall" : "=m"(high) : "m"(area), "a"(7), "d"(0));
-    __asm__ volatile("xsetbv" :: "c"(0), "a"(lo), "d"(hi));
+    __asm__ volatile("xsetbv" ::"c"(0), "a"(lo), "d"(hi));
     write_cr4(read_cr4() & ~(1ul << 18));
     CHECK_EQ(*(uint64_t *)(area + 520), 1ul << 63 | 7);
     CHECK(!memcmp(area + 576 + 7 * 16, ones, 16), "the upper half of YMM7 is not where it belongs");

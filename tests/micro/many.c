@@ -39,8 +39,7 @@ void ap_main(void)
 {
     lapic_reset();
     __atomic_add_fetch(&started, 1, __ATOMIC_SEQ_CST);
-    for (;;)
-        __asm__ volatile("sti; hlt; cli" ::: "memory");
+    for (;;) __asm__ volatile("sti; hlt; cli" ::: "memory");
 }
 
 static bool start(unsigned cpu)
@@ -60,8 +59,7 @@ static void all_start(void)
     handlers[COUNT] = on_count;
     handlers[TO_X2APIC] = on_to_x2apic;
     memcpy((void *)0x8000, ap_blob, (size_t)(ap_blob_end - ap_blob));
-    for (unsigned cpu = 1; cpu < CPUS; cpu++)
-        CHECK(start(cpu), "CPU %u does not start", cpu);
+    for (unsigned cpu = 1; cpu < CPUS; cpu++) CHECK(start(cpu), "CPU %u does not start", cpu);
     CHECK(!start(CPUS), "there is a CPU %u", CPUS);
 }
 
@@ -70,8 +68,7 @@ static bool only(unsigned first, unsigned last, const unsigned *before)
 {
     uint64_t end = rdtsc() + 5 * tsc_hz();
     for (unsigned cpu = first; cpu <= last; cpu++)
-        while (got[cpu] == before[cpu] && rdtsc() < end)
-            __asm__ volatile("sti; pause; cli" ::: "memory");
+        while (got[cpu] == before[cpu] && rdtsc() < end) __asm__ volatile("sti; pause; cli" ::: "memory");
     delay_us(2000);
     for (unsigned cpu = 0; cpu <= CPUS; cpu++)
         if (got[cpu] - before[cpu] != (cpu >= first && cpu <= last)) {
@@ -82,8 +79,7 @@ static bool only(unsigned first, unsigned last, const unsigned *before)
 }
 static void snapshot(unsigned *before)
 {
-    for (unsigned cpu = 0; cpu <= CPUS; cpu++)
-        before[cpu] = got[cpu];
+    for (unsigned cpu = 0; cpu <= CPUS; cpu++) before[cpu] = got[cpu];
 }
 static void ready(void)
 {
@@ -107,8 +103,7 @@ static void each(void)
         snapshot(before);
         APIC(ICR2) = cpu * 2 << 24;
         APIC(ICR) = COUNT;
-        if (!only(cpu, cpu, before))
-            return;
+        if (!only(cpu, cpu, before)) return;
     }
 }
 /* APIC ids are twice the CPU's number, so eight CPUs make a cluster (SDM 3A, 10.12.10.2). */
@@ -122,12 +117,10 @@ static void clusters(void)
     for (unsigned c = 0; c < CPUS / 8; c++) {
         snapshot(before);
         wrmsr(0x830, (uint64_t)(c << 16 | 0x5555) << 32 | 0x800 | COUNT);
-        if (!only(c * 8, c * 8 + 7, before))
-            return;
+        if (!only(c * 8, c * 8 + 7, before)) return;
         snapshot(before);
         wrmsr(0x830, (uint64_t)(c << 16 | 0x10) << 32 | 0x800 | COUNT); /* the third of them */
-        if (!only(c * 8 + 2, c * 8 + 2, before))
-            return;
+        if (!only(c * 8 + 2, c * 8 + 2, before)) return;
     }
 }
 static void lowest_priority(void)
@@ -148,6 +141,6 @@ static void lowest_priority(void)
 }
 
 const struct test tests[] = {
-    {"many_start", all_start}, {"many_all_but_self", all_but_self}, {"many_each", each}, {"many_clusters", clusters},
-    {"many_lowest_priority", lowest_priority}, {NULL, NULL},
+    { "many_start", all_start },   { "many_all_but_self", all_but_self },       { "many_each", each },
+    { "many_clusters", clusters }, { "many_lowest_priority", lowest_priority }, { NULL, NULL },
 };

@@ -1,8 +1,8 @@
 /* memory.c: run twice: what one guest leaves behind, the next one must not find. */
 #include "micro.h"
 
-#define PATTERN 0x5ec2e75e0ddba11ull
-#define UNTOUCHED      0x800000ul  /* hvmloader and SeaBIOS stay below, and in the last 17 MiB */
+#define PATTERN        0x5ec2e75e0ddba11ull
+#define UNTOUCHED      0x800000ul /* hvmloader and SeaBIOS stay below, and in the last 17 MiB */
 #define FIRMWARE_ABOVE (17ul << 20)
 
 static void memory_zero(void)
@@ -21,8 +21,7 @@ static void memory_zero(void)
 static void memory_fill(void)
 {
     for (unsigned i = 0; i < E820_COUNT; i++) {
-        if (E820_TABLE[i].type != 1 || E820_TABLE[i].base < 0x100000 || E820_TABLE[i].base > 0xf0000000)
-            continue;
+        if (E820_TABLE[i].type != 1 || E820_TABLE[i].base < 0x100000 || E820_TABLE[i].base > 0xf0000000) continue;
         unsigned long n = E820_TABLE[i].size / 8;
         volatile uint64_t *from = (uint64_t *)E820_TABLE[i].base, *p = from;
         __asm__ volatile("rep stosq" : "+D"(p), "+c"(n) : "a"(PATTERN) : "memory");

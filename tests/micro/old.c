@@ -5,8 +5,8 @@
 
 #define SCRATCH 0x800000u
 #define WINDOW  0x40000000u
-#define TASK    (GDT_FREE)     /* its TSS descriptor */
-#define SEG_VGA 160            /* for pm16_trip */
+#define TASK    (GDT_FREE) /* its TSS descriptor */
+#define SEG_VGA 160        /* for pm16_trip */
 #define APIC(r) MMIO32(0xfee00000 + (r))
 
 void task_start(void);
@@ -24,7 +24,6 @@ static volatile uint32_t task_pgdir[1024] __attribute__((aligned(4096)));
 static volatile uint64_t pae_pdpt[4] __attribute__((aligned(32)));
 static volatile uint64_t pae_pd[4][512] __attribute__((aligned(4096)));
 
-
 /* ---- tasks ----------------------------------------------------------------------------------- */
 static uint32_t tss2[26] __attribute__((aligned(128)));
 static uint8_t task_stack[4096] __attribute__((aligned(16)));
@@ -33,7 +32,7 @@ static uint64_t old_gate;
 static void task_make(void (*entry)(void))
 {
     gdt[9] = descriptor((uint32_t)tss, 103, 0x89); /* whatever task a failed test ended in */
-    __asm__ volatile("ltr %w0" :: "r"(72));
+    __asm__ volatile("ltr %w0" ::"r"(72));
     memset(tss2, 0, sizeof tss2);
     tss2[7] = (uint32_t)task_pgdir;
     tss2[8] = (uint32_t)entry;
@@ -64,10 +63,16 @@ static uint16_t task_register(void)
     return tr;
 }
 /* What must hold after a task came n times and went away by IRET. */
-#define CHECK_TASK(n) do { \
-    CHECK_EQ(task_came, (n)); CHECK_EQ(task_tr & 0xffff, TASK); CHECK_EQ(task_register(), 72); \
-    CHECK(task_cr0 & 8, "no TS in the task: CR0 %x", task_cr0); CHECK_EQ(tss2[0] & 0xffff, 72); \
-    CHECK_EQ(type_of(72), 0x8b); CHECK_EQ(type_of(TASK), 0x89); } while (0)
+#define CHECK_TASK(n)                                                                                                       \
+    do {                                                                                                                    \
+        CHECK_EQ(task_came, (n));                                                                                           \
+        CHECK_EQ(task_tr & 0xffff, TASK);                                                                                   \
+        CHECK_EQ(task_register(), 72);                                                                                      \
+        CHECK(task_cr0 & 8, "no TS in the task: CR0 %x", task_cr0);                                                         \
+        CHECK_EQ(tss2[0] & 0xffff, 72);                                                                                     \
+        CHECK_EQ(type_of(72), 0x8b);                                                                                        \
+        CHECK_EQ(type_of(TASK), 0x89);                                                                                      \
+    } while (0)
 
 static void task_by_int(void)
 {
@@ -75,8 +80,7 @@ static void task_by_int(void)
     task_gate(0x51);
     task_hook = note_types;
     uint32_t a = 0x11111111, b = 0x22222222, c = 0x33333333;
-    for (unsigned i = 0; i < 3; i++)
-        __asm__ volatile("int $0x51" : "+S"(a), "+D"(b), "+b"(c) :: "memory");
+    for (unsigned i = 0; i < 3; i++) __asm__ volatile("int $0x51" : "+S"(a), "+D"(b), "+b"(c)::"memory");
     __asm__ volatile("clts");
     gate_back(0x51);
     CHECK_TASK(3);
@@ -118,8 +122,7 @@ static void good_stack(void)
 }
 static void paging_4m_on(void)
 {
-    for (unsigned i = 0; i < 1024; i++)
-        pgdir[i] = task_pgdir[i] = i << 22 | 0x87;
+    for (unsigned i = 0; i < 1024; i++) pgdir[i] = task_pgdir[i] = i << 22 | 0x87;
     memset((void *)pgtab, 0, sizeof pgtab);
     pgdir[WINDOW >> 22] = task_pgdir[WINDOW >> 22] = (uint32_t)pgtab | 7;
     tss[7] = (uint32_t)pgdir; /* no switch stores CR3 */
@@ -134,8 +137,8 @@ static void task_no_stack(void)
     task_gate(8);
     task_hook = good_stack;
     paging_4m_on();
-    __asm__ volatile("mov %%esp, %%eax; mov %0, %%esp; .globl task_ud; task_ud: ud2"
-                     :: "i"(WINDOW + 0x2000) : "eax", "memory");
+    __asm__ volatile("mov %%esp, %%eax; mov %0, %%esp; .globl task_ud; task_ud: ud2" ::"i"(WINDOW + 0x2000)
+                     : "eax", "memory");
     paging_off();
     __asm__ volatile("clts");
     gate_back(8);
@@ -193,8 +196,7 @@ static void task_nmi(void)
     task_hook = nmi_in_nmi;
     APIC(0xf0) = 0x1ff;
     send_nmi();
-    for (uint64_t end = rdtsc() + (tsc_hz() >> 1); task_came < 2 && rdtsc() < end;)
-        cpuid(0, 0);
+    for (uint64_t end = rdtsc() + (tsc_hz() >> 1); task_came < 2 && rdtsc() < end;) cpuid(0, 0);
     __asm__ volatile("clts");
     gate_back(2);
     CHECK_TASK(2);
@@ -228,7 +230,7 @@ static void task_jump(void)
 {
     task_make(task_start);
     task_hook = jump_back;
-    __asm__ volatile("ljmp %0, $0; clts" :: "i"(TASK) : "memory", "cc");
+    __asm__ volatile("ljmp %0, $0; clts" ::"i"(TASK) : "memory", "cc");
     CHECK_EQ(task_came, 1);
     CHECK_EQ(types_in_task, 0x898b);
     CHECK_EQ(tss2[0] & 0xffff, 0);
@@ -237,16 +239,20 @@ static void task_jump(void)
     CHECK_EQ(task_register(), 72);
 }
 /* A switch to a task that is busy, or not there, is refused before anything changes. */
-static void call_task(void *p) { (void)p; __asm__ volatile("lcall %0, $0" :: "i"(TASK) : "memory", "cc"); }
+static void call_task(void *p)
+{
+    (void)p;
+    __asm__ volatile("lcall %0, $0" ::"i"(TASK) : "memory", "cc");
+}
 static void task_refused(void)
 {
     task_make(task_start);
     gdt[TASK / 8] = descriptor((uint32_t)tss2, 103, 0x8b);
-    CHECK_FAULT(catch(call_task, NULL), 13, TASK);
+    CHECK_FAULT(caught(call_task, NULL), 13, TASK);
     gdt[TASK / 8] = descriptor((uint32_t)tss2, 103, 0x09);
-    CHECK_FAULT(catch(call_task, NULL), 11, TASK);
+    CHECK_FAULT(caught(call_task, NULL), 11, TASK);
     gdt[TASK / 8] = descriptor((uint32_t)tss2, 102, 0x89);
-    CHECK_FAULT(catch(call_task, NULL), 10, TASK);
+    CHECK_FAULT(caught(call_task, NULL), 10, TASK);
     CHECK_EQ(task_came, 0);
     CHECK_EQ(task_register(), 72);
 }
@@ -264,7 +270,7 @@ static void task_trap(void)
     handlers[1] = on_task_trap;
     write_dr6(0xffff0ff0);
     trap_dr6 = 0;
-    __asm__ volatile("lcall %0, $0" :: "i"(TASK) : "memory", "cc");
+    __asm__ volatile("lcall %0, $0" ::"i"(TASK) : "memory", "cc");
     __asm__ volatile("clts");
     write_dr6(0xffff0ff0);
     CHECK_TASK(1);
@@ -281,15 +287,14 @@ static void task_16bit(void)
     memset(tss16, 0, sizeof tss16);
     tss16[7] = 0x7000; /* IP */
     tss16[8] = 2;
-    tss16[13] = 0x6ff0; /* SP */
+    tss16[13] = 0x6ff0;                     /* SP */
     tss16[17] = tss16[19] = tss16[20] = 40; /* ES CS SS DS */
     tss16[18] = 32;
     task_make(task_start);
     gdt[TASK / 8] = descriptor((uint32_t)tss16, 43, 0x81);
     uint32_t keep = 0x12345678;
-    for (unsigned i = 0; i < 2; i++)
-        __asm__ volatile("lcall %1, $0" : "+S"(keep) : "i"(TASK) : "memory", "cc", "eax");
-    __asm__ volatile("clts; mov %0, %%fs; mov %0, %%gs" :: "r"(16));
+    for (unsigned i = 0; i < 2; i++) __asm__ volatile("lcall %1, $0" : "+S"(keep) : "i"(TASK) : "memory", "cc", "eax");
+    __asm__ volatile("clts; mov %0, %%fs; mov %0, %%gs" ::"r"(16));
     CHECK_EQ(*(volatile uint16_t *)0x7f00, 2);
     CHECK_EQ(*(volatile uint16_t *)0x7f02, 40);
     CHECK_EQ(keep, 0x12345678);
@@ -312,22 +317,26 @@ static void tss_big(void)
     *(uint32_t *)(big_tss + 8) = 16;
     *(uint32_t *)(big_tss + 100) = IO_MAP << 16;
     gdt[TASK / 8] = descriptor((uint32_t)big_tss, TSS_END - 1, 0x89);
-    __asm__ volatile("ltr %w0" :: "r"(TASK));
+    __asm__ volatile("ltr %w0" ::"r"(TASK));
 }
 static void tss_small(void)
 {
     gdt[9] = descriptor((uint32_t)tss, 103, 0x89);
-    __asm__ volatile("ltr %w0" :: "r"(72));
+    __asm__ volatile("ltr %w0" ::"r"(72));
     write_cr4(read_cr4() & ~1ul);
 }
-static void allow(unsigned port) { big_tss[IO_MAP + port / 8] &= (uint8_t)~(1u << port % 8); }
+static void allow(unsigned port) { big_tss[IO_MAP + port / 8] &= (uint8_t) ~(1u << port % 8); }
 static void go_v86(void *flags) { v86_start((uint32_t)flags); }
-#define V86(flags, ...) ({ static const uint8_t code_[] = { __VA_ARGS__ }; \
-    memcpy((void *)0x7000, code_, sizeof code_); catch(go_v86, (void *)(flags)); })
+#define V86(flags, ...)                                                                                                     \
+    ({                                                                                                                      \
+        static const uint8_t code_[] = { __VA_ARGS__ };                                                                     \
+        memcpy((void *)0x7000, code_, sizeof code_);                                                                        \
+        caught(go_v86, (void *)(flags));                                                                                    \
+    })
 #define V86_WORD(at) (*(volatile uint16_t *)(0x7000 + (at)))
-#define IOPL3 0x3000
-#define VIF   0x80000ul
-#define VIP   0x100000ul
+#define IOPL3        0x3000
+#define VIF          0x80000ul
+#define VIP          0x100000ul
 
 static void in_v86_ports(void)
 {
@@ -356,8 +365,9 @@ static void v86_ports(void)
 }
 /* VGA memory through V86 segments: mov ax, 0xb800; mov es, ax; mov di, 0x40; mov ax, 0x0742; mov cx, 3; rep stosw;
  * mov ax, [es:0x42]; mov [0x100], ax; mov [0x102], di; hlt */
-#define V86_VGA 0xb8, 0x00, 0xb8, 0x8e, 0xc0, 0xbf, 0x40, 0x00, 0xb8, 0x42, 0x07, 0xb9, 0x03, 0x00, 0xf3, 0xab, \
-                0x26, 0xa1, 0x42, 0x00, 0xa3, 0x00, 0x01, 0x89, 0x3e, 0x02, 0x01, 0xf4
+#define V86_VGA                                                                                                             \
+    0xb8, 0x00, 0xb8, 0x8e, 0xc0, 0xbf, 0x40, 0x00, 0xb8, 0x42, 0x07, 0xb9, 0x03, 0x00, 0xf3, 0xab, 0x26, 0xa1, 0x42, 0x00, \
+        0xa3, 0x00, 0x01, 0x89, 0x3e, 0x02, 0x01, 0xf4
 static void in_v86_vga(void)
 {
     V86_WORD(0x100) = 0;
@@ -376,7 +386,7 @@ static void v86_int(void)
     CHECK_FAULT(f, 0x80, 0);
     CHECK(f->flags & 0x20000, "VM is not in the saved flags: %lx", f->flags);
     CHECK_EQ(f->ip, 2);
-    CHECK_FAULT(V86(0, 0xfa), 13, 0); /* cli */
+    CHECK_FAULT(V86(0, 0xfa), 13, 0);       /* cli */
     f = V86(IOPL3, 0xfb, 0x9c, 0x58, 0xf4); /* sti; pushf; pop ax; hlt */
     CHECK_FAULT(f, 13, 0);
     CHECK((f->ax & 0x3200) == 0x3200, "flags in V86 are %lx", f->ax);
@@ -407,8 +417,8 @@ static void in_v86_vme(void)
     big_tss[REDIRECT + 0x60 / 8] &= (uint8_t)~1u;
     uint32_t *vector = (uint32_t *)(0x60 * 4), old = *vector;
     *vector = 0x07000010; /* 0x700:0x10 */
-    f = V86(VIF, 0xcd, 0x60, 0xf4, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
-            0xb8, 0x34, 0x12, 0xcf); /* mov ax, 0x1234; iret */
+    f = V86(VIF, 0xcd, 0x60, 0xf4, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xb8, 0x34,
+            0x12, 0xcf); /* mov ax, 0x1234; iret */
     *vector = old;
     CHECK_FAULT(f, 13, 0);
     CHECK_EQ(f->ip, 2);
@@ -432,8 +442,7 @@ static void v86_paging(void)
 {
     paging_4m_on();
     in_v86_vga();
-    for (unsigned i = 0; i < 1024; i++)
-        pgtab[i] = i << 12 | 7;
+    for (unsigned i = 0; i < 1024; i++) pgtab[i] = i << 12 | 7;
     pgtab[0x50] = 0; /* 0x50000 is gone */
     pgdir[0] = (uint32_t)pgtab | 7;
     write_cr3((unsigned long)pgdir);
@@ -451,15 +460,13 @@ static void v86_paging(void)
 static void pm16(void)
 {
     gdt[SEG_VGA / 8] = descriptor(0xb8000, 0x7fff, 0x093);
-    for (unsigned i = 0; i < 10; i++)
-        CHECK_EQ(pm16_trip(i), i + 0x77);
+    for (unsigned i = 0; i < 10; i++) CHECK_EQ(pm16_trip(i), i + 0x77);
 }
 static void pae_on(void)
 {
     for (unsigned i = 0; i < 4; i++) {
         pae_pdpt[i] = (uint32_t)pae_pd[i] | 1;
-        for (unsigned j = 0; j < 512; j++)
-            pae_pd[i][j] = ((uint64_t)i << 30 | (uint64_t)j << 21) | 0x87;
+        for (unsigned j = 0; j < 512; j++) pae_pd[i][j] = ((uint64_t)i << 30 | (uint64_t)j << 21) | 0x87;
     }
     write_cr4(read_cr4() | 0x20);
     write_cr3((unsigned long)pae_pdpt);
@@ -481,14 +488,12 @@ static void modes_in_turn(void)
         paged = pm16_trip(i) == i + 0x77;
         paging_off();
         CHECK(paged, "16 bits with PAE, round %u", i);
-        for (unsigned j = 0; j < 4; j++)
-            pae_pdpt[j] |= 2;
+        for (unsigned j = 0; j < 4; j++) pae_pdpt[j] |= 2;
         pml4[0] = (uint32_t)pae_pdpt | 3;
         CHECK_EQ(long_trip((uint32_t)pml4), 0x12345679);
         in_v86_vga();
         CHECK_EQ(real_trip(i), i + 0x1000);
-        if (failed())
-            return;
+        if (failed()) return;
     }
 }
 static void a20(void)
@@ -502,11 +507,9 @@ static void a20(void)
     CHECK(inb(0x92) & 2, "port 0x92 is %x", inb(0x92));
     outb(0x92, (inb(0x92) | 2) & ~1); /* what boot loaders do */
     CHECK(inb(0x92) & 2, "port 0x92 is %x", inb(0x92));
-    for (unsigned i = 0; i < 1000 && inb(0x64) & 2; i++)
-        pause();
+    for (unsigned i = 0; i < 1000 && inb(0x64) & 2; i++) pause();
     outb(0x64, 0xd0); /* read the output port */
-    for (unsigned i = 0; i < 1000 && !(inb(0x64) & 1); i++)
-        pause();
+    for (unsigned i = 0; i < 1000 && !(inb(0x64) & 1); i++) pause();
     CHECK(inb(0x60) & 2, "no A20 in the keyboard controller's output port");
 }
 
@@ -547,7 +550,7 @@ static void debug_general_detect(void)
     write_dr6(0xffff0ff0);
     write_dr7(0x2400); /* GD: the next access traps, before it */
     uint32_t v;
-    __asm__ volatile(".globl gd_here; gd_here: mov %%dr0, %0" : "=r"(v) :: "memory");
+    __asm__ volatile(".globl gd_here; gd_here: mov %%dr0, %0" : "=r"(v)::"memory");
     CHECK_EQ(db_count, 1);
     CHECK(db_dr6 & 0x2000, "no BD in DR6: %x", db_dr6);
     CHECK_EQ(db_eip, (uint32_t)gd_here);
@@ -560,25 +563,36 @@ static void debug_icebp(void)
     CHECK_EQ(db_count, 1);
     CHECK_EQ(db_eip, (uint32_t)ice_after);
 }
-static void read_dr4(void *p) { (void)p; uint32_t v; __asm__ volatile("mov %%dr4, %0" : "=r"(v)); }
+static void read_dr4(void *p)
+{
+    (void)p;
+    uint32_t v;
+    __asm__ volatile("mov %%dr4, %0" : "=r"(v));
+}
 static void debug_aliases(void)
 {
-    CHECK(!catch(read_dr4, NULL), "DR4 is not DR6");
+    CHECK(!caught(read_dr4, NULL), "DR4 is not DR6");
     write_cr4(read_cr4() | 8);
-    const struct fault *f = catch(read_dr4, NULL);
+    const struct fault *f = caught(read_dr4, NULL);
     write_cr4(read_cr4() & ~8ul);
     CHECK_FAULT(f, 6, 0);
 }
 /* A repeated string instruction traps after each round, in memory as in what the hypervisor emulates. */
 static volatile unsigned steps;
-static void on_step(struct frame *f) { (void)f; steps++; }
+static void on_step(struct frame *f)
+{
+    (void)f;
+    steps++;
+}
 static unsigned step_stos(void *to)
 {
     unsigned n = 3;
     handlers[1] = on_step;
     steps = 0;
     __asm__ volatile("pushfl; orl $0x100, (%%esp); popfl; rep stosb; pushfl; andl $~0x100, (%%esp); popfl"
-                     : "+D"(to), "+c"(n) : "a"(0) : "memory");
+                     : "+D"(to), "+c"(n)
+                     : "a"(0)
+                     : "memory");
     return steps;
 }
 static void step_strings(void)
@@ -605,19 +619,19 @@ static void fpu_over_exits(void)
     static double third;
     uint64_t mm = 0x1122334455667788ull, back;
     uint32_t xmm[4] = { 1, 2, 3, 4 }, got[4];
-    __asm__ volatile("fninit; fldcw %0; fld1; fldpi; ldmxcsr %1; movups %2, %%xmm5" :: "m"(control), "m"(mxcsr), "m"(xmm));
+    __asm__ volatile("fninit; fldcw %0; fld1; fldpi; ldmxcsr %1; movups %2, %%xmm5" ::"m"(control), "m"(mxcsr), "m"(xmm));
     many_exits();
     __asm__ volatile("fxsave %0; fstpl %1; movups %%xmm5, %2" : "=m"(fx[0]), "=m"(third), "=m"(got));
     CHECK_EQ(*(uint16_t *)fx[0], control);
     CHECK_EQ(*(uint32_t *)(fx[0] + 24), mxcsr);
     CHECK_EQ(*(uint64_t *)&third, 0x400921fb54442d18ull);
     CHECK(!memcmp(xmm, got, 16), "XMM5 %x %x %x %x", got[0], got[1], got[2], got[3]);
-    __asm__ volatile("fninit; movq %0, %%mm3" :: "m"(mm));
+    __asm__ volatile("fninit; movq %0, %%mm3" ::"m"(mm));
     many_exits();
     __asm__ volatile("movq %%mm3, %0; emms" : "=m"(back));
     CHECK_EQ(back, mm);
     uint32_t plain = 0x1f80;
-    __asm__ volatile("ldmxcsr %0; fninit" :: "m"(plain));
+    __asm__ volatile("ldmxcsr %0; fninit" ::"m"(plain));
 }
 /* Two programs share the FPU the lazy way: a switch sets TS, #NM brings the right registers. */
 static volatile unsigned running, owner, traps;
@@ -626,10 +640,9 @@ static void on_nm(struct frame *f)
     (void)f;
     __asm__ volatile("clts");
     traps++;
-    if (owner == running)
-        return;
+    if (owner == running) return;
     __asm__ volatile("fxsave %0" : "=m"(fx[owner]));
-    __asm__ volatile("fxrstor %0" :: "m"(fx[running]));
+    __asm__ volatile("fxrstor %0" ::"m"(fx[running]));
     owner = running;
 }
 static void fpu_lazy(void)
@@ -642,9 +655,8 @@ static void fpu_lazy(void)
     for (unsigned i = 0; i < 40; i++) {
         running = i & 1;
         write_cr0(read_cr0() | 8);
-        if (i < 2)
-            __asm__ volatile("pxor %%xmm1, %%xmm1; fldz" ::: "memory");
-        __asm__ volatile("movups %0, %%xmm2; paddd %%xmm2, %%xmm1; fld1; faddp" :: "m"(inc[running]));
+        if (i < 2) __asm__ volatile("pxor %%xmm1, %%xmm1; fldz" ::: "memory");
+        __asm__ volatile("movups %0, %%xmm2; paddd %%xmm2, %%xmm1; fld1; faddp" ::"m"(inc[running]));
         cpuid(0, 0);
         (void)inb(0x3d5);
         __asm__ volatile("movd %%xmm1, %0" : "=m"(sum[running]));

@@ -2,26 +2,26 @@
  * compared with the TSC, whose frequency the hypervisor tells; a preempted emulator gets several chances. */
 #include "board.h"
 
-#define ID 0x20
+#define ID      0x20
 #define VERSION 0x30
-#define TPR 0x80
-#define PPR 0xa0
-#define EOI 0xb0
-#define LDR 0xd0
-#define DFR 0xe0
-#define SVR 0xf0
-#define ISR 0x100
-#define IRR 0x200
-#define ESR 0x280
-#define ICR 0x300
-#define ICR2 0x310
-#define LVTT 0x320
-#define LVT0 0x350
-#define LVT1 0x360
-#define LVTE 0x370
-#define TMICT 0x380
-#define TMCCT 0x390
-#define TDCR 0x3e0
+#define TPR     0x80
+#define PPR     0xa0
+#define EOI     0xb0
+#define LDR     0xd0
+#define DFR     0xe0
+#define SVR     0xf0
+#define ISR     0x100
+#define IRR     0x200
+#define ESR     0x280
+#define ICR     0x300
+#define ICR2    0x310
+#define LVTT    0x320
+#define LVT0    0x350
+#define LVT1    0x360
+#define LVTE    0x370
+#define TMICT   0x380
+#define TMCCT   0x390
+#define TDCR    0x3e0
 
 static unsigned order[8], came;
 static uint32_t isr_seen;
@@ -29,18 +29,15 @@ static bool no_eoi;
 static void on_irq(struct frame *f)
 {
     unsigned v = (unsigned)f->vector & 0xff;
-    if (came < 8)
-        order[came] = v;
+    if (came < 8) order[came] = v;
     came++;
     isr_seen = APIC(ISR + v / 32 * 16) >> v % 32 & 1;
-    if (!no_eoi)
-        APIC(EOI) = 0;
+    if (!no_eoi) APIC(EOI) = 0;
 }
 static void apic_on(void)
 {
     lapic_reset();
-    for (unsigned v = 0x40; v < 0x80; v++)
-        handlers[v] = on_irq;
+    for (unsigned v = 0x40; v < 0x80; v++) handlers[v] = on_irq;
     came = 0;
     no_eoi = false;
 }
@@ -61,15 +58,17 @@ static bool rate_fits(uint64_t (*read)(void), uint64_t mask, uint64_t hz, uint64
         uint64_t t2 = rdtsc(), c1 = read(), t3 = rdtsc();
         uint64_t ticks = (c1 - c0) & mask, longest = t3 - t0, shortest = t2 - t1;
         *got = ticks * tsc_khz() / ((longest + shortest) / 2) * 1000;
-        if ((longest - shortest) * 100 > longest * 2)
-            continue; /* preempted between */
-        if (*got > hz - hz / 50 && *got < hz + hz / 50)
-            return true;
+        if ((longest - shortest) * 100 > longest * 2) continue; /* preempted between */
+        if (*got > hz - hz / 50 && *got < hz + hz / 50) return true;
     }
     return false;
 }
-#define CHECK_RATE(read, mask, hz) do { uint64_t got_ = 0; \
-    CHECK(rate_fits(read, mask, hz, &got_), "runs at %llu Hz, not %llu", (unsigned long long)got_, (unsigned long long)(hz)); } while (0)
+#define CHECK_RATE(read, mask, hz)                                                                                          \
+    do {                                                                                                                    \
+        uint64_t got_ = 0;                                                                                                  \
+        CHECK(rate_fits(read, mask, hz, &got_), "runs at %llu Hz, not %llu", (unsigned long long)got_,                      \
+              (unsigned long long)(hz));                                                                                    \
+    } while (0)
 
 /* ---- LAPIC -------------------------------------------------------------------------------------- */
 static void lapic_registers(void)
@@ -267,18 +266,22 @@ static void lapic_deadline(void)
     CHECK_EQ(counts[0x50], 2);
     APIC(LVTT) = MASKED;
 }
-static void do_rdmsr(void *p) { *(uint64_t *)p = rdmsr((uint32_t)*(uint64_t *)p); }
+static void do_rdmsr(void *p) { *(uint64_t *)p = rdmsr((uint32_t) * (uint64_t *)p); }
 static uint64_t wrmsr_value;
 static void do_wrmsr(void *p) { wrmsr((uint32_t)(unsigned long)p, wrmsr_value); }
-static void on_x2irq(struct frame *f) { (void)f; came++; wrmsr(0x80b, 0); }
+static void on_x2irq(struct frame *f)
+{
+    (void)f;
+    came++;
+    wrmsr(0x80b, 0);
+}
 static void x2apic(void)
 {
     apic_on();
-    if (!(cpuid(1, 0).c & 1u << 21))
-        return;
+    if (!(cpuid(1, 0).c & 1u << 21)) return;
     uint32_t id = APIC(ID) >> 24;
     uint64_t msr = 0x802;
-    CHECK(catch(do_rdmsr, &msr), "x2APIC MSRs in xAPIC mode");
+    CHECK(caught(do_rdmsr, &msr), "x2APIC MSRs in xAPIC mode");
     wrmsr(0x1b, rdmsr(0x1b) | 0x400);
     handlers[0x5c] = handlers[0x5d] = handlers[0x5e] = on_x2irq;
     uint64_t got_id = rdmsr(0x802), version = rdmsr(0x803), ldr = rdmsr(0x80d);
@@ -301,18 +304,17 @@ static void x2apic(void)
     unsigned bad = 0;
     for (unsigned i = 0; i < 6; i++) {
         msr = unreadable[i];
-        const struct fault *f = catch(do_rdmsr, &msr);
-        if (!f || f->vector != 13)
-            bad = unreadable[i];
+        const struct fault *f = caught(do_rdmsr, &msr);
+        if (!f || f->vector != 13) bad = unreadable[i];
     }
     wrmsr_value = 1;
-    const struct fault *f = catch(do_wrmsr, (void *)0x80b); /* EOI of anything but 0 */
+    const struct fault *f = caught(do_wrmsr, (void *)0x80b); /* EOI of anything but 0 */
     bool eoi = f && f->vector == 13;
     wrmsr_value = 0;
-    f = catch(do_wrmsr, (void *)0x802); /* read-only */
+    f = caught(do_wrmsr, (void *)0x802); /* read-only */
     bool ro = f && f->vector == 13;
     wrmsr_value = 0xfee00800; /* straight back to xAPIC: not allowed */
-    f = catch(do_wrmsr, (void *)0x1b);
+    f = caught(do_wrmsr, (void *)0x1b);
     bool back = f && f->vector == 13;
     wrmsr(0x1b, 0xfee00100);
     wrmsr(0x1b, 0xfee00900);
@@ -354,10 +356,8 @@ static void pit_rate(void)
         delay_us(30000);
         uint64_t t2 = rdtsc(), c1 = read_pit2(), t3 = rdtsc();
         got = (c1 - c0) * tsc_khz() / ((t3 - t0 + t2 - t1) / 2) * 1000;
-        if (got > 1193182 - 23800 && got < 1193182 + 23800)
-            return;
-        if (chance == 2)
-            fail("runs at %llu Hz", (unsigned long long)got);
+        if (got > 1193182 - 23800 && got < 1193182 + 23800) return;
+        if (chance == 2) fail("runs at %llu Hz", (unsigned long long)got);
     }
 }
 static void pit_output(void)
@@ -381,8 +381,7 @@ static void on_pic(struct frame *f)
 {
     outb(0x20, 0x0b);
     pic_isr = inb(0x20);
-    if (f->vector >= 0x28)
-        outb(0xa0, 0x20);
+    if (f->vector >= 0x28) outb(0xa0, 0x20);
     outb(0x20, 0x20);
 }
 static void pic_pit(void)
@@ -422,8 +421,7 @@ static void pic_hlt(void)
     APIC(LVT0) = 0x700;
     pit_start(200);
     outb(0x21, 0xfe);
-    for (unsigned i = 0; i < 5; i++)
-        __asm__ volatile("sti; hlt; cli" ::: "memory");
+    for (unsigned i = 0; i < 5; i++) __asm__ volatile("sti; hlt; cli" ::: "memory");
     outb(0x21, 0xff);
     APIC(LVT0) = MASKED;
     CHECK_EQ(counts[0x20], 5);
@@ -460,7 +458,12 @@ static void ioapic_pit(void)
 }
 
 /* ---- RTC ------------------------------------------------------------------------------------------------ */
-static void on_rtc(struct frame *f) { (void)f; cmos(0xc); APIC(EOI) = 0; }
+static void on_rtc(struct frame *f)
+{
+    (void)f;
+    cmos(0xc);
+    APIC(EOI) = 0;
+}
 static void rtc_time(void)
 {
     CHECK(cmos(0xd) & 0x80, "no valid RAM and time");
@@ -469,8 +472,7 @@ static void rtc_time(void)
     uint8_t month = cmos(8), year = cmos(9);
     CHECK(month >= 1 && month <= 0x12 && year >= 0x24, "month %x year %x", month, year);
     uint64_t from = rdtsc();
-    while (cmos(0) == s && us_since(from) < 5000000)
-        pause();
+    while (cmos(0) == s && us_since(from) < 5000000) pause();
     CHECK(cmos(0) != s, "the second does not end");
 }
 static void rtc_periodic(void)
@@ -504,7 +506,8 @@ static void hpet_rate(void)
 {
     uint64_t caps = HPET(0);
     uint64_t period = caps >> 32; /* fs */
-    CHECK((caps >> 16 & 0xffff) == 0x8086 && period >= 100000 && period <= 100000000, "capabilities %llx", (unsigned long long)caps);
+    CHECK((caps >> 16 & 0xffff) == 0x8086 && period >= 100000 && period <= 100000000, "capabilities %llx",
+          (unsigned long long)caps);
     HPET(0x10) = 0;
     HPET(0xf0) = 0;
     uint64_t stopped = HPET(0xf0);
@@ -522,15 +525,14 @@ static void hpet_comparator(void)
     uint64_t period = HPET(0) >> 32;
     unsigned timer;
     uint32_t routes = 0;
-    for (timer = 0; timer < 3 && !routes; timer++)
-        routes = (uint32_t)(HPET(0x100 + 0x20 * timer) >> 32);
+    for (timer = 0; timer < 3 && !routes; timer++) routes = (uint32_t)(HPET(0x100 + 0x20 * timer) >> 32);
     timer--;
     CHECK(routes, "no routes");
     unsigned pin = 31 - (unsigned)__builtin_clz(routes);
     HPET(0x10) = 0;
     HPET(0xf0) = 0;
     route(pin, 0x64);
-    HPET(0x100 + 0x20 * timer) = (uint64_t)pin << 9 | 4; /* edge, one-shot */
+    HPET(0x100 + 0x20 * timer) = (uint64_t)pin << 9 | 4;    /* edge, one-shot */
     HPET(0x108 + 0x20 * timer) = 5000000000000ull / period; /* 5 ms */
     HPET(0x10) = 1;
     bool ok = wait_count(0x64, 1, 2000000);

@@ -1,4 +1,5 @@
-/* planar.h: planar VGA, 640x480 in 16 colours, what XP's setup shows: tests for the VGA of devices.c and the Cirrus of cirrus.c. */
+/* planar.h: planar VGA, 640x480 in 16 colours, what XP's setup shows: tests for the VGA of devices.c and the Cirrus of
+ * cirrus.c. */
 #pragma once
 #include "board.h"
 
@@ -14,17 +15,14 @@ static uint8_t read_plane(unsigned plane, unsigned at)
 static void mode_12h(void)
 {
     static const uint8_t seq[] = { 3, 1, 15, 0, 6 };
-    static const uint8_t crtc[] = { 0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0, 0x40, 0, 0, 0, 0, 0, 0,
-                                    0xea, 0x0c, 0xdf, 0x28, 0, 0xe7, 0x04, 0xe3, 0xff };
+    static const uint8_t crtc[] = { 0x5f, 0x4f, 0x50, 0x82, 0x54, 0x80, 0x0b, 0x3e, 0,    0x40, 0,    0,   0,
+                                    0,    0,    0,    0xea, 0x0c, 0xdf, 0x28, 0,    0xe7, 0x04, 0xe3, 0xff };
     static const uint8_t graphics[] = { 0, 0, 0, 0, 0, 0, 5, 15, 0xff };
     outb(0x3c2, 0xe3);
-    for (unsigned i = 0; i < sizeof seq; i++)
-        vga_set(0x3c4, i, seq[i]);
+    for (unsigned i = 0; i < sizeof seq; i++) vga_set(0x3c4, i, seq[i]);
     vga_set(0x3d4, 0x11, 0x0c); /* the CRTC's first registers may be written */
-    for (unsigned i = 0; i < sizeof crtc; i++)
-        vga_set(0x3d4, i, crtc[i]);
-    for (unsigned i = 0; i < sizeof graphics; i++)
-        gc(i, graphics[i]);
+    for (unsigned i = 0; i < sizeof crtc; i++) vga_set(0x3d4, i, crtc[i]);
+    for (unsigned i = 0; i < sizeof graphics; i++) gc(i, graphics[i]);
     inb(0x3da);
     for (unsigned i = 0; i < 16; i++) {
         outb(0x3c0, (uint8_t)i);
@@ -37,11 +35,16 @@ static void mode_12h(void)
     }
     outb(0x3c0, 0x20);
     map_mask(15);
-    for (unsigned i = 0; i < 512; i++)
-        PLANES[i] = 0;
+    for (unsigned i = 0; i < 512; i++) PLANES[i] = 0;
 }
-#define CHECK_PLANES(at, a, b, c, d) do { const uint8_t want_[4] = { a, b, c, d }; for (unsigned p_ = 0; p_ < 4; p_++) { \
-    uint8_t got_ = read_plane(p_, at); CHECK(got_ == want_[p_], "plane %u at %u is %x, not %x", p_, at, got_, want_[p_]); } } while (0)
+#define CHECK_PLANES(at, a, b, c, d)                                                                                        \
+    do {                                                                                                                    \
+        const uint8_t want_[4] = { a, b, c, d };                                                                            \
+        for (unsigned p_ = 0; p_ < 4; p_++) {                                                                               \
+            uint8_t got_ = read_plane(p_, at);                                                                              \
+            CHECK(got_ == want_[p_], "plane %u at %u is %x, not %x", p_, at, got_, want_[p_]);                              \
+        }                                                                                                                   \
+    } while (0)
 static void vga_planar(void)
 {
     mode_12h();
@@ -118,7 +121,7 @@ static void vga_planar_strings(void)
     to = PLANES + 160;
     volatile const void *from = PLANES + 80;
     n = 80;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) :: "memory");
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory");
     gc(5, 0);
     CHECK(n == 0 && to == PLANES + 240 && from == PLANES + 160, "registers after REP MOVSB");
     CHECK_PLANES(160, 0, 0xff, 0xff, 0);

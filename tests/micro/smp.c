@@ -1,8 +1,8 @@
 /* smp.c: two CPUs: INIT-SIPI, IPIs of every kind, and state that is each CPU's own. */
 #include "board.h"
 
-#define EOI 0xb0
-#define ICR 0x300
+#define EOI  0xb0
+#define ICR  0x300
 #define ICR2 0x310
 extern char ap_blob[], ap_blob_end[];
 static char stack[16384] __attribute__((aligned(16)));
@@ -15,11 +15,18 @@ static volatile uint32_t ap_id, ap_cpuid_id, ap_vcpu_id;
 static volatile uint64_t ap_base;
 
 static unsigned me(void) { return APIC(0x20) >> 24 ? 1 : 0; }
-static void on_irq(struct frame *f) { (void)f; __atomic_add_fetch(&irqs[me()], 1, __ATOMIC_SEQ_CST); APIC(EOI) = 0; }
-static void on_nmi(struct frame *f) { (void)f; nmis[me()]++; }
-static void on_cpu1(void) /* a job: the next one is awaited in ap_main */
+static void on_irq(struct frame *f)
 {
+    (void)f;
+    __atomic_add_fetch(&irqs[me()], 1, __ATOMIC_SEQ_CST);
+    APIC(EOI) = 0;
 }
+static void on_nmi(struct frame *f)
+{
+    (void)f;
+    nmis[me()]++;
+}
+static void on_cpu1(void) /* a job: the next one is awaited in ap_main */ {}
 void ap_main(void)
 {
     lapic_reset();
@@ -29,15 +36,19 @@ void ap_main(void)
     ap_base = rdmsr(0x1b);
     ap_starts++;
     for (;;) {
-        while (!ap_job)
-            pause();
+        while (!ap_job) pause();
         void (*job)(void) = ap_job;
         job();
         ap_job = NULL;
         ap_done++;
     }
 }
-static void send(uint32_t icr) { while (APIC(ICR) & 0x1000) pause(); APIC(ICR2) = ap_id << 24; APIC(ICR) = icr; }
+static void send(uint32_t icr)
+{
+    while (APIC(ICR) & 0x1000) pause();
+    APIC(ICR2) = ap_id << 24;
+    APIC(ICR) = icr;
+}
 static bool start(void)
 {
     unsigned before = ap_starts;
@@ -74,7 +85,8 @@ static void ap_first_start(void)
     CHECK(start(), "the second CPU does not start");
     CHECK(ap_id && ap_id == ap_cpuid_id, "APIC id %x, by CPUID %x", ap_id, ap_cpuid_id);
     CHECK_EQ(ap_vcpu_id, 1);
-    CHECK(!(ap_base & 0x100) && rdmsr(0x1b) & 0x100, "BSP bits: %llx %llx", (unsigned long long)ap_base, (unsigned long long)rdmsr(0x1b));
+    CHECK(!(ap_base & 0x100) && rdmsr(0x1b) & 0x100, "BSP bits: %llx %llx", (unsigned long long)ap_base,
+          (unsigned long long)rdmsr(0x1b));
     CHECK_EQ(ap_starts, 1); /* the second SIPI was ignored */
     run(on_cpu1);
     CHECK(finished(), "no job done");
@@ -94,8 +106,14 @@ static void ap_restart(void)
     CHECK(start(), "no third start");
 }
 
-static void job_hlt(void) { while (irqs[1] < 1) __asm__ volatile("sti; hlt; cli" ::: "memory"); }
-static void job_spin(void) { while (irqs[1] < 1) __asm__ volatile("sti; pause; cli" ::: "memory"); }
+static void job_hlt(void)
+{
+    while (irqs[1] < 1) __asm__ volatile("sti; hlt; cli" ::: "memory");
+}
+static void job_spin(void)
+{
+    while (irqs[1] < 1) __asm__ volatile("sti; pause; cli" ::: "memory");
+}
 static void ipi_to_halted(void)
 {
     setup();
@@ -136,8 +154,7 @@ static void ipi_logical(void)
 static void job_pong(void)
 {
     for (unsigned i = 1; i <= ROUNDS; i++) {
-        while (irqs[1] < i)
-            __asm__ volatile("sti; hlt; cli" ::: "memory");
+        while (irqs[1] < i) __asm__ volatile("sti; hlt; cli" ::: "memory");
         APIC(ICR2) = 0;
         APIC(ICR) = 0x50;
     }
@@ -153,15 +170,17 @@ static void ipi_ping_pong(void)
         APIC(0x3e0) = 0xb;
         APIC(0x380) = 1000000000;
         unsigned before = counts[0x51];
-        while (irqs[0] < i && counts[0x51] == before && rdtsc() < end)
-            __asm__ volatile("sti; hlt; cli" ::: "memory");
+        while (irqs[0] < i && counts[0x51] == before && rdtsc() < end) __asm__ volatile("sti; hlt; cli" ::: "memory");
         APIC(0x380) = 0;
         CHECK(counts[0x51] == before && irqs[0] == i, "lost in round %u: %u and %u came", i, irqs[0], irqs[1]);
     }
     CHECK(finished(), "the other side did not end");
     CHECK(irqs[1] == ROUNDS, "%u of %u", irqs[1], ROUNDS);
 }
-static void job_nmi(void) { while (nmis[1] < 1) __asm__ volatile("hlt" ::: "memory"); }
+static void job_nmi(void)
+{
+    while (nmis[1] < 1) __asm__ volatile("hlt" ::: "memory");
+}
 static void ipi_nmi(void)
 {
     setup();
@@ -179,32 +198,25 @@ static volatile unsigned wrong[2];
 static void own_state(unsigned cpu)
 {
     static uint8_t in[2][512] __attribute__((aligned(16))), out[2][512] __attribute__((aligned(16)));
-    __asm__ volatile("fninit; fxsave (%0)" :: "r"(in[cpu]) : "memory");
-    for (unsigned i = 0; i < 256; i++)
-        in[cpu][160 + i] = (uint8_t)(i * 3 + cpu * 101 + 1);
+    __asm__ volatile("fninit; fxsave (%0)" ::"r"(in[cpu]) : "memory");
+    for (unsigned i = 0; i < 256; i++) in[cpu][160 + i] = (uint8_t)(i * 3 + cpu * 101 + 1);
     for (unsigned i = 0; i < 128; i++)
-        if (i % 16 < 8)
-            in[cpu][32 + i] = (uint8_t)(i + cpu * 77);
+        if (i % 16 < 8) in[cpu][32 + i] = (uint8_t)(i + cpu * 77);
     *(uint32_t *)(in[cpu] + 24) = cpu ? 0x1f80 : 0x1fa0;
-    __asm__ volatile("fxrstor (%0)" :: "r"(in[cpu]) : "memory");
+    __asm__ volatile("fxrstor (%0)" ::"r"(in[cpu]) : "memory");
     write_dr0(0x1000ul + cpu);
     wrmsr(0xc0000100, 0x123456000ul + cpu);
     wrmsr(0xc0000102, 0x654321000ul + cpu);
     for (unsigned i = 0; i < 100; i++) {
         inb(0x3fb); /* dom0 */
         pause();    /* perhaps the other CPU */
-        __asm__ volatile("fxsave (%0)" :: "r"(out[cpu]) : "memory");
-        if (memcmp(in[cpu] + 160, out[cpu] + 160, 256))
-            wrong[cpu] |= 1;
+        __asm__ volatile("fxsave (%0)" ::"r"(out[cpu]) : "memory");
+        if (memcmp(in[cpu] + 160, out[cpu] + 160, 256)) wrong[cpu] |= 1;
         for (unsigned r = 0; r < 8; r++)
-            if (memcmp(in[cpu] + 32 + 16 * r, out[cpu] + 32 + 16 * r, 8))
-                wrong[cpu] |= 2;
-        if (*(uint32_t *)(out[cpu] + 24) != *(uint32_t *)(in[cpu] + 24))
-            wrong[cpu] |= 4;
-        if (read_dr0() != 0x1000ul + cpu)
-            wrong[cpu] |= 8;
-        if (rdmsr(0xc0000100) != 0x123456000ul + cpu || rdmsr(0xc0000102) != 0x654321000ul + cpu)
-            wrong[cpu] |= 16;
+            if (memcmp(in[cpu] + 32 + 16 * r, out[cpu] + 32 + 16 * r, 8)) wrong[cpu] |= 2;
+        if (*(uint32_t *)(out[cpu] + 24) != *(uint32_t *)(in[cpu] + 24)) wrong[cpu] |= 4;
+        if (read_dr0() != 0x1000ul + cpu) wrong[cpu] |= 8;
+        if (rdmsr(0xc0000100) != 0x123456000ul + cpu || rdmsr(0xc0000102) != 0x654321000ul + cpu) wrong[cpu] |= 16;
     }
     write_dr0(0);
     wrmsr(0xc0000100, 0);
@@ -227,11 +239,9 @@ static volatile uint64_t last_tsc;
 static void take_turns(unsigned cpu)
 {
     for (unsigned i = 0; i < 100; i++) {
-        while (turn != cpu)
-            pause();
+        while (turn != cpu) pause();
         uint64_t now = rdtsc();
-        if (now < last_tsc)
-            backwards++;
+        if (now < last_tsc) backwards++;
         last_tsc = now;
         turn = !cpu;
     }
@@ -250,8 +260,7 @@ static void tsc_agrees(void)
 static volatile uint64_t counter;
 static void count_up(void)
 {
-    for (unsigned i = 0; i < 200000; i++)
-        __asm__ volatile("lock incq %0" : "+m"(counter) :: "cc");
+    for (unsigned i = 0; i < 200000; i++) __asm__ volatile("lock incq %0" : "+m"(counter)::"cc");
 }
 static void atomic_memory(void)
 {

@@ -66,12 +66,10 @@ static void pit_mode3(void)
         delay_us(5000);
         unsigned b = latched2();
         uint64_t us = us_since(from);
-        if (b > a)
-            continue; /* wrapped between */
+        if (b > a) continue; /* wrapped between */
         uint64_t want = us * 1193182 / 1000000 * 2, got = a - b;
         CHECK(got < want + want / 10, "in %llu us it counted %llu", (unsigned long long)us, (unsigned long long)got);
-        if (got > want - want / 5)
-            return;
+        if (got > want - want / 5) return;
     }
     fail("it does not count by two");
 }
@@ -132,8 +130,7 @@ static void pit_bcd(void)
     count2(0x9999);
     for (unsigned i = 0; i < 200; i++) {
         unsigned v = latched2();
-        for (unsigned n = 0; n < 16; n += 4)
-            CHECK((v >> n & 15) < 10, "count %x is not decimal", v);
+        for (unsigned n = 0; n < 16; n += 4) CHECK((v >> n & 15) < 10, "count %x is not decimal", v);
     }
 }
 /* Mode 0 with the gate closed stands still; mode 1 starts by the gate. */
@@ -231,7 +228,12 @@ static void pit_missed(void)
 
 /* ---- RTC ---------------------------------------------------------------------------------------------- */
 static volatile uint8_t flags_seen;
-static void on_rtc(struct frame *f) { (void)f; flags_seen |= cmos(0xc); APIC(0xb0) = 0; }
+static void on_rtc(struct frame *f)
+{
+    (void)f;
+    flags_seen |= cmos(0xc);
+    APIC(0xb0) = 0;
+}
 static void rtc_on(uint8_t enable)
 {
     lapic_reset();
@@ -265,7 +267,8 @@ static void rtc_rates(void)
         rtc_off();
         CHECK(ok, "%u Hz: %lu interrupts in %llu us", hz, n, (unsigned long long)us);
         CHECK(flags_seen & 0x40, "%u Hz: register C had %x", hz, flags_seen);
-        CHECK(us + nominal / 8 + 1000000 / hz > nominal, "%u Hz: %u interrupts in %llu us", hz, want, (unsigned long long)us);
+        CHECK(us + nominal / 8 + 1000000 / hz > nominal, "%u Hz: %u interrupts in %llu us", hz, want,
+              (unsigned long long)us);
         CHECK(hz > 1024 || us < nominal * 3 + 500000, "%u Hz: %u interrupts took %llu us", hz, want, (unsigned long long)us);
     }
 }
@@ -297,8 +300,7 @@ static void rtc_uip(void)
         while (us_since(from) < 2500000) {
             bool uip = cmos(0xa) & 0x80;
             up |= uip;
-            if (cmos(0) != s)
-                break;
+            if (cmos(0) != s) break;
         }
         seen += up;
         late += cmos(0) == s;
@@ -309,8 +311,7 @@ static void rtc_uip(void)
     uint8_t s = cmos(0);
     unsigned up = 0;
     uint64_t from = rdtsc();
-    while (us_since(from) < 1300000)
-        up += cmos(0xa) >> 7;
+    while (us_since(from) < 1300000) up += cmos(0xa) >> 7;
     uint8_t later = cmos(0);
     cmos_set(0xb, 0x02);
     CHECK_EQ(up, 0);
@@ -334,8 +335,7 @@ static uint8_t bcd_next(uint8_t v, uint8_t end)
 }
 static void rtc_alarm(void)
 {
-    while (cmos(0xa) & 0x80)
-        pause();
+    while (cmos(0xa) & 0x80) pause();
     uint8_t s = bcd_next(bcd_next(cmos(0), 0x60), 0x60);
     cmos_set(1, s);
     cmos_set(3, 0xc0); /* every minute, every hour */
@@ -371,20 +371,16 @@ static void rtc_set(void)
     static const uint8_t regs[] = { 0, 2, 4, 7, 8, 9 };
     static const uint8_t to[] = { 0x58, 0x59, 0x23, 0x31, 0x12, 0x24 };
     uint8_t kept[6];
-    for (unsigned i = 0; i < 6; i++)
-        kept[i] = cmos(regs[i]);
+    for (unsigned i = 0; i < 6; i++) kept[i] = cmos(regs[i]);
     cmos_set(0xb, 0x82);
-    for (unsigned i = 0; i < 6; i++)
-        cmos_set(regs[i], to[i]);
+    for (unsigned i = 0; i < 6; i++) cmos_set(regs[i], to[i]);
     cmos_set(0xb, 0x02);
     uint8_t s = cmos(0), m = cmos(2);
     uint64_t from = rdtsc();
-    while (cmos(9) == 0x24 && us_since(from) < 4000000)
-        pause();
+    while (cmos(9) == 0x24 && us_since(from) < 4000000) pause();
     uint8_t y = cmos(9), mo = cmos(8), d = cmos(7), h = cmos(4);
     cmos_set(0xb, 0x82);
-    for (unsigned i = 0; i < 6; i++)
-        cmos_set(regs[i], kept[i]);
+    for (unsigned i = 0; i < 6; i++) cmos_set(regs[i], kept[i]);
     cmos_set(0xb, 0x02);
     CHECK(m == 0x59 && (s == 0x58 || s == 0x59), "%x:%x after setting 59:58", m, s);
     CHECK(y == 0x25 && mo == 1 && d == 1 && h == 0, "new year: %x-%x-%x %x h", y, mo, d, h);
@@ -395,7 +391,7 @@ static void pm_width(void)
 {
     const uint8_t *t = fadt();
     CHECK(t, "no FADT");
-    uint16_t port = (uint16_t)*(const uint32_t *)(t + 76);
+    uint16_t port = (uint16_t) * (const uint32_t *)(t + 76);
     bool wide = *(const uint32_t *)(t + 112) & 0x100;
     CHECK_EQ(t[91], 4); /* PM_TMR_LEN */
     CHECK(wide, "24 bits by the FADT's flags");
@@ -410,8 +406,7 @@ static void pm_width(void)
     CHECK(most & 0xff000000, "the upper byte never changes");
     /* By bytes, as a 16-bit program reads it. */
     uint32_t before = inl(port), bytes = 0;
-    for (unsigned i = 4; i-- > 0;)
-        bytes = bytes << 8 | inb((uint16_t)(port + i));
+    for (unsigned i = 4; i-- > 0;) bytes = bytes << 8 | inb((uint16_t)(port + i));
     CHECK(bytes - before < 3579545, "bytes %x, word %x", bytes, before);
     outl(port, 0); /* read-only */
     CHECK(inl(port) - before < 3579545, "a write changed it");
@@ -420,7 +415,7 @@ static void pm_event_block(void)
 {
     const uint8_t *t = fadt();
     CHECK(t, "no FADT");
-    uint16_t evt = (uint16_t)*(const uint32_t *)(t + 56), cnt = (uint16_t)*(const uint32_t *)(t + 64);
+    uint16_t evt = (uint16_t) * (const uint32_t *)(t + 56), cnt = (uint16_t) * (const uint32_t *)(t + 64);
     outw((uint16_t)(evt + 2), 0x0320);
     CHECK_EQ(inw((uint16_t)(evt + 2)), 0x0320);
     outb((uint16_t)(evt + 3), 0x01);
@@ -429,7 +424,7 @@ static void pm_event_block(void)
     outw(evt, 0xffff); /* clears what is set */
     CHECK_EQ(inw(evt) & 0x0300, 0);
     CHECK(inw(cnt) & 1, "SCI_EN is not set: PM1_CNT %x", inw(cnt)); /* no SMM: ACPI mode from the start */
-    CHECK_EQ(*(const uint16_t *)(t + 46), 9);                        /* SCI_INT */
+    CHECK_EQ(*(const uint16_t *)(t + 46), 9);                       /* SCI_INT */
 }
 
 const struct test tests[] = {

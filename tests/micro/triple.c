@@ -3,8 +3,7 @@
 
 static void triple_fault(void)
 {
-    for (unsigned v = 0; v < 32; v++)
-        idt[2 * v] = 0;
+    for (unsigned v = 0; v < 32; v++) idt[2 * v] = 0;
     __asm__ volatile("ud2");
 }
 

@@ -39,15 +39,13 @@ static void map_and_unmap(void)
     }
     for (size_t i = 0; i < PAGES; i++) {
         uint64_t *page = (uint64_t *)(p + i * 4096);
-        if (page[0] || page[511])
-            add(&total->errors, 1);
+        if (page[0] || page[511]) add(&total->errors, 1);
         page[0] = page[511] = (uintptr_t)page ^ (unsigned)getpid();
     }
     munmap(p, bytes / 2);
     for (size_t i = PAGES / 2; i < PAGES; i++) {
         uint64_t *page = (uint64_t *)(p + i * 4096), want = (uintptr_t)page ^ (unsigned)getpid();
-        if (page[0] != want || page[511] != want)
-            add(&total->errors, 1);
+        if (page[0] != want || page[511] != want) add(&total->errors, 1);
     }
     munmap(p + bytes / 2, bytes / 2);
     add(&total->maps, 1);
@@ -56,7 +54,7 @@ static void map_and_unmap(void)
 /* Take turns with the other process: each waits by futex until the word is its own number. */
 static void take_turns(uint32_t *word, uint32_t me)
 {
-    struct timespec limit = {20, 0};
+    struct timespec limit = { 20, 0 };
     for (unsigned i = 0; i < TURNS; i++) {
         uint32_t v;
         while ((v = __atomic_load_n(word, __ATOMIC_SEQ_CST)) % 2 != me)
@@ -88,8 +86,7 @@ static void work(double end)
         take_turns(word, 0);
         map_and_unmap();
         int status;
-        if (waitpid(child, &status, 0) != child || status)
-            add(&total->errors, 1);
+        if (waitpid(child, &status, 0) != child || status) add(&total->errors, 1);
     }
 }
 
