@@ -189,14 +189,13 @@ def served(s, what, seconds):
 
 
 def ipxe_of_each_card(s):
-    """iPXE's ROM of each card that QEMU emulates: DHCP and a script by TFTP through that card."""
-    serve(s, "echo here", "sleep 3600")
+    """iPXE's ROM of each card that QEMU emulates: DHCP, a script by TFTP and a question by HTTP through that card."""
+    serve(s, "chain http://10.9.0.1/here-${net0/mac:hexhyp} ||", "sleep 3600")
     for number, model in enumerate(("rtl8139", "e1000", "ne2k_pci", "pcnet", "virtio-net-pci")):
         mac = f"00:16:3e:5a:00:{number:02x}"
-        s.run(": > /tmp/netboot.log")
         s.create("card", boot="n", disk="/dev/oldimg", extra=f"'vif=[\"bridge=xenbr0,model={model},mac={mac}\"]'")
-        log = served(s, "tftp: boot.ipxe", 180)
-        check(f"for {mac}" in log, f"{model}: {log[-300:]}")
+        log = served(s, f"GET /here-{mac.replace(':', '-')}", 180)
+        check(f"dhcp: ack 10.9.0.2 for {mac}" in log, f"{model}: {log[-300:]}")
         is_picture(screenshot(s, "card"))
         os.replace(f"{SCREENS}/card.png", f"{SCREENS}/ipxe-{model}.png")
         s.destroy("card")
