@@ -28,7 +28,7 @@ class BochsSession(Session):
 def session():
     """Two disks beside dom0's root are all that Bochs has room for."""
     s = BochsSession("vtx", drives=("guest.img",))
-    micro.job(s.job, micro.GUESTS)
+    micro.job(s.job, [*micro.GUESTS, ("clocks", "clocks", 2)])
     return s
 
 
@@ -45,6 +45,23 @@ def linux_guest(s):
     check("Linux" in s.console.command("uname -a"), "uname -a does not say Linux")
     s.leave()
     s.destroy("guest")
+
+
+def tsc_scaling(s):
+    """A guest whose TSC was set to two thirds of the host's rate: TSC, TSC deadlines and PV clock agree with the other clocks."""
+    s.run("cp /root/job/clocks.img /root/; rm -f /tmp/clocks.txt")
+    s.create("clocks", disk="/root/clocks.img", mem=64, vcpus=2, extra="'serial=\"file:/tmp/clocks.txt\"'")
+    said = s.run(f"python3 job/tsc-rate {s.domid('clocks')} 2 3")
+    before, after = (int(khz) for khz in re.findall(r"(\d+)(?: kHz|$)", said))
+    check(abs(after / before - 2 / 3) < 0.001, f"the rates are {said}")
+    line = s.run("for i in $(seq 60); do [ $(grep -c CLOCKS /tmp/clocks.txt) -gt 3 ] && break; sleep 1; done; "
+                 "grep CLOCKS /tmp/clocks.txt | tail -n 2 | head -n 1", 240)
+    words = line.split()
+    clocks = {name: int(us) for name, us in zip(words[1::2], words[2::2])}
+    print(f"# two thirds of the rate: {clocks}", flush=True)
+    check("deadline" in clocks, f"the guest says {line!r}")
+    check(all(abs(us / clocks["hpet"] - 1) < 0.02 for us in clocks.values()), f"microseconds by each clock: {clocks}")
+    s.destroy("clocks")
 
 
 def refuses(cpu, *names):
@@ -142,7 +159,7 @@ def svm_second_opinion(s):
     another_boot(s, "svm", guests, "bochs-svm", "SVM with nested paging", cpu=AMD)
 
 
-TESTS = [locked_off, no_ept, no_unrestricted_guest, apicv, svm_second_opinion, dom0_on_vtx, linux_guest,
+TESTS = [locked_off, no_ept, no_unrestricted_guest, apicv, svm_second_opinion, dom0_on_vtx, linux_guest, tsc_scaling,
          *(micro_guest(*guest) for guest in micro.GUESTS), two_cpus]
 if hypervisor() != "ringfence":
     TESTS = []  # the baseline's tests run on QEMU

@@ -4,6 +4,8 @@
  */
 #include "test_domctl_guest.h"
 
+#include "core/x86.h"
+
 #include "domain/compat.h"
 #include "domain/hvm.h"
 #include "platform/platform.h"
@@ -241,8 +243,23 @@ static int get_msr(struct vcpu *v, uint32_t msr, uint64_t *val)
     *val = msr;
     return 0;
 }
-static const struct hvm_ops ops = {
-    .get_segment = get_segment, .get_cr = get_cr, .get_dr = get_cr, .get_msr = get_msr};
+unsigned hvm_tsc_fraction_bits;
+static unsigned clocks_updated;
+static void set_tsc_offset(struct vcpu *v, uint64_t offset)
+{
+    assert_true(v->domain->pause_count);
+    v->tsc_offset = offset;
+}
+void pvtime_update_vcpu(struct vcpu *v)
+{
+    (void)v;
+    clocks_updated++;
+}
+static const struct hvm_ops ops = {.get_segment = get_segment,
+                                   .get_cr = get_cr,
+                                   .get_dr = get_cr,
+                                   .get_msr = get_msr,
+                                   .set_tsc_offset = set_tsc_offset};
 const struct hvm_ops *hvm_ops = &ops;
 static unsigned dispatch_restarts;
 long hypercall_dispatch(struct vcpu *v, unsigned nr, const uint64_t arg[6])
@@ -597,6 +614,57 @@ static void policy(void **state)
     assert_int_equal(ctl(XEN_DOMCTL_set_cpu_policy, 1), -ENOMEM);
 }
 
+/* A rate that the CPU can scale to takes effect with the TSC standing where it was; what it cannot
+ * is refused and changes nothing. The host's is 1 GHz. */
+static void tsc_rate(void **state)
+{
+    struct xen_domctl_tsc_info *t = &op.u.tsc_info;
+    struct domain *d = &domains[1];
+    struct vcpu *v = d->vcpu[0];
+    static const struct {
+        uint32_t mode, khz;
+        int rc;
+    } refused[] = {
+        {0, 2000000, -EOPNOTSUPP}, {3, 0, -EINVAL}, {0, 62499, -EINVAL}, {0, 16000001, -EINVAL}};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
+        hvm_tsc_fraction_bits = i ? 48 : 0;
+        d->tsc_mode = 1;
+        *t = (struct xen_domctl_tsc_info){.tsc_mode = refused[i].mode, .gtsc_khz = refused[i].khz};
+        assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), refused[i].rc);
+        assert_int_equal(d->tsc_mode, 1);
+        assert_int_equal(d->tsc_ratio, 0);
+    }
+    v->tsc_offset = 12345;
+    *t = (struct xen_domctl_tsc_info){.gtsc_khz = 1000200}; /* the host's, measured again */
+    assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
+    assert_int_equal(d->tsc_ratio, 0);
+    *t = (struct xen_domctl_tsc_info){.tsc_mode = 2, .gtsc_khz = 2000000}; /* never */
+    assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
+    assert_int_equal(d->tsc_ratio, 0);
+    clocks_updated = 0;
+    for (unsigned bits = 32; bits <= 48; bits += 16) {
+        uint64_t before = guest_tsc(v, rdtsc());
+        hvm_tsc_fraction_bits = bits;
+        *t = (struct xen_domctl_tsc_info){.gtsc_khz = 333333};
+        assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
+        assert_in_range(guest_tsc(v, rdtsc()) - before, 0, 10000000000ULL);
+        assert_int_equal(d->tsc_khz, 333333);
+        assert_int_equal(!(d->tsc_ratio & 0xffff), bits == 32);
+        uint64_t second = tsc_scaled(d, 3000000000ULL) - tsc_scaled(d, 2000000000ULL);
+        assert_in_range(second, 333332999, 333333001);
+        assert_int_equal(ctl(XEN_DOMCTL_gettscinfo, 1), 0);
+        assert_int_equal(t->gtsc_khz, 333333);
+    }
+    assert_int_equal(clocks_updated, 2);
+    *t = (struct xen_domctl_tsc_info){0};
+    assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
+    assert_int_equal(d->tsc_ratio, 0);
+    assert_int_equal(d->tsc_khz, 1000000);
+    hvm_tsc_fraction_bits = 0;
+}
+
 static void memory(void **state)
 {
     uint64_t *array = guest_alloc((uint64_t[]){8, 9, 10, ~0ULL}, 32);
@@ -741,8 +809,8 @@ static void version(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(entry),  T(create),     T(life_cycle), T(vcpus_and_scheduling), T(contexts), T(policy),
-        T(memory), T(multicalls), T(version),
+        T(entry),  T(create),   T(life_cycle), T(vcpus_and_scheduling), T(contexts),
+        T(policy), T(tsc_rate), T(memory),     T(multicalls),           T(version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,7 @@ struct cpu host_test_cpu;
 char *host_test_ram;
 struct page_info *frame_table;
 static uint64_t frac = (1000000ULL << 32) / 2400000; /* ns a tick, 32.32 */
+uint64_t tsc_khz = 2400000;
 static uint64_t fake_now, wallclock_ns;
 static unsigned virqs, nmis, shutdowns, initialises, info_maps;
 static struct domain dom;
@@ -276,6 +277,26 @@ static void vcpu_clock(void **state)
     assert_int_equal(vcpu[0].time_info_gva, (uint64_t)&copy);
 }
 
+/* The same with the guest's TSC at two thirds of the host's rate. */
+static void vcpu_clock_scaled(void **state)
+{
+    struct vcpu_time_info *t = &shinfo.vcpu_info[0].time;
+
+    (void)state;
+    setup();
+    dom.tsc_ratio = (2ULL << 48) / 3;
+    dom.tsc_khz = 1600000;
+    vcpu[0].tsc_offset = -123456789ULL;
+    pvtime_update_vcpu(&vcpu[0]);
+    for (unsigned i = 0; i < 1000; i++) {
+        uint64_t before = now_ns(), seen = guest_clock(t, guest_tsc(&vcpu[0], rdtsc()));
+        assert_true(seen + 10 >= before && seen <= now_ns() + 100000);
+    }
+    pvtime_loaded(&vcpu[0]); /* nothing new: not written */
+    assert_int_equal(t->version, 2);
+    dom.tsc_ratio = 0;
+}
+
 static void wallclock(void **state)
 {
     uint32_t *narrow = (uint32_t *)((char *)&shinfo + 2304);
@@ -464,8 +485,10 @@ static void up_and_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formula),  cmocka_unit_test(vcpu_clock), cmocka_unit_test(wallclock),
-        cmocka_unit_test(runstate), cmocka_unit_test(timers),     cmocka_unit_test(up_and_down),
+        cmocka_unit_test(formula),           cmocka_unit_test(vcpu_clock),
+        cmocka_unit_test(vcpu_clock_scaled), cmocka_unit_test(wallclock),
+        cmocka_unit_test(runstate),          cmocka_unit_test(timers),
+        cmocka_unit_test(up_and_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -485,6 +485,15 @@ static void timer_deadline(void **state)
     apic_write(0, LAPIC_LVT_TIMER, 0x400ee);
     vlapic_set_tsc_deadline(v, ~0ULL);
     assert_int_equal(pending(0), -1);
+    v->domain->tsc_ratio = 1ULL << 47; /* half as many ticks as the host's */
+    v->domain->tsc_khz = tsc_khz / 2;
+    vlapic_set_tsc_deadline(v, clock_ns / 2 + v->tsc_offset + 1000);
+    run_ns(1990);
+    assert_int_equal(pending(0), -1);
+    run_ns(20);
+    assert_int_equal(take(0), 0xee);
+    eoi(0);
+    v->domain->tsc_ratio = 0;
 }
 
 static void mmio_widths(void **state)

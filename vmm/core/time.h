@@ -21,6 +21,12 @@ struct timer {
     struct timer *child, *next, *prev; /* pairing heap: first child, siblings, left or parent */
 };
 
+/* a * b / c, rounded down, without overflow while the result fits and b, c < 2^32. */
+static inline uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c)
+{
+    return a / c * b + a % c * b / c;
+}
+
 uint64_t now_ns(void);
 uint64_t tsc_to_ns(uint64_t tsc_delta);
 uint64_t ns_to_tsc(uint64_t ns);

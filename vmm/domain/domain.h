@@ -88,7 +88,7 @@ struct vcpu {
     void *hw;    /* struct svm_vcpu or vmx_vcpu */
     void *xsave; /* guest FPU/XSAVE area, 64-byte aligned */
     uint64_t xcr0;
-    uint64_t tsc_offset; /* guest TSC = host TSC + offset */
+    uint64_t tsc_offset; /* guest TSC = host TSC (scaled: domain's tsc_ratio) + offset */
     uint64_t tsc_aux;
 
     /* Pending exception or NMI, delivered at the next entry. */
@@ -182,6 +182,8 @@ struct domain {
     uint64_t time_offset_seconds;
     uint32_t tsc_mode, tsc_incarnation;
     uint64_t tsc_khz, tsc_elapsed_ns;
+    uint64_t tsc_ratio; /* guest ticks a host tick, 16.48 fixed point; 0: not scaled. Changes while
+                           no vCPU runs */
 
     struct cpuid_policy *cpuid;
     struct platform *platform;
@@ -263,6 +265,17 @@ void vcpu_runstate_get(struct vcpu *v, struct vcpu_runstate_info *out);
 static inline struct vcpu *current_vcpu(void)
 {
     return this_cpu()->curr;
+}
+
+/* ---- a guest's TSC (SDM 3C, 25.3; APM 2, 15.30.5) ----------------------------------------- */
+static inline uint64_t tsc_scaled(const struct domain *d, uint64_t host)
+{
+    return likely(!d->tsc_ratio) ? host : (uint64_t)((unsigned __int128)host * d->tsc_ratio >> 48);
+}
+/* v's TSC when the host's is that. */
+static inline uint64_t guest_tsc(const struct vcpu *v, uint64_t host)
+{
+    return tsc_scaled(v->domain, host) + v->tsc_offset;
 }
 
 /* ---- guest memory: domain/guest_copy.c ---------------------------------------------------- */

@@ -1,7 +1,9 @@
 /* domctl_hvm.c: domctl: the machine a domain sees: its HVM context, CPUID policy and clock. */
 #include "core/print.h"
+#include "core/x86.h"
 #include "domain/compat.h"
 #include "domain/domctl.h"
+#include "domain/hvm.h"
 #include "platform/platform.h"
 
 #define MAX_CONTEXT_BYTES (4u << 20)
@@ -216,7 +218,42 @@ long domctl_gettscinfo(struct vcpu *v, struct domain *d, struct xen_domctl *op)
     return 0;
 }
 
-/* Modes: 0 default, 1 always emulate, 2 never. The TSC is the hardware's with an offset in all. */
+/* d's TSC runs at khz from now on, where it stands (vCPU 0's, for all). 0 and what differs from the
+ * host's rate by no more than two measurements of one clock do: the host's. -EOPNOTSUPP: this CPU
+ * does not scale; -EINVAL: not between a sixteenth and sixteen times the host's. */
+static int set_tsc_rate(struct domain *d, uint64_t khz)
+{
+    uint64_t host = tsc_khz, slack = host / 4096, ratio = 0;
+
+    if (khz && (khz > host + slack || khz + slack < host)) {
+        if (!hvm_tsc_fraction_bits)
+            return -EOPNOTSUPP;
+        if (khz < host / 16 || khz > host * 16)
+            return -EINVAL;
+        ratio = (khz << 32) / host << 16 | ((khz << 32) % host << 16) / host;
+        ratio &= ~0ULL << (48 - hvm_tsc_fraction_bits);
+    } else {
+        khz = host;
+    }
+    if (ratio == d->tsc_ratio)
+        return 0;
+    domain_pause(d);
+    uint64_t now = rdtsc(), at = d->vcpu[0] ? guest_tsc(d->vcpu[0], now) : now;
+    d->tsc_ratio = ratio;
+    d->tsc_khz = khz;
+    for (unsigned i = 0; i < d->max_vcpus; i++) {
+        struct vcpu *v = d->vcpu[i];
+        if (!v)
+            continue;
+        hvm_ops->set_tsc_offset(v, at - tsc_scaled(d, now));
+        pvtime_update_vcpu(v);
+    }
+    domain_unpause(d);
+    return 0;
+}
+
+/* Modes: 0 default, 1 always emulate, 2 never. The TSC is the hardware's with an offset in all, and
+ * scaled where another rate is asked for but in mode 2. */
 long domctl_settscinfo(struct vcpu *v, struct domain *d, struct xen_domctl *op)
 {
     const struct xen_domctl_tsc_info *t = &op->u.tsc_info;
@@ -224,6 +261,9 @@ long domctl_settscinfo(struct vcpu *v, struct domain *d, struct xen_domctl *op)
     (void)v;
     if (t->tsc_mode > 2)
         return -EINVAL;
+    int err = set_tsc_rate(d, t->tsc_mode == 2 ? 0 : t->gtsc_khz);
+    if (err)
+        return err;
     d->tsc_mode = t->tsc_mode;
     d->tsc_incarnation = t->incarnation;
     d->tsc_elapsed_ns = t->elapsed_nsec;

@@ -108,14 +108,16 @@ struct hvm_ops {
     int (*set_msr)(struct vcpu *v, uint32_t msr, uint64_t val);
     unsigned (*get_interrupt_shadow)(struct vcpu *v); /* 0 none, 1 blocked */
     void (*set_interrupt_shadow)(struct vcpu *v, unsigned shadow);
+    /* And the domain's tsc_ratio takes effect. v is current, or does not run. */
     void (*set_tsc_offset)(struct vcpu *v, uint64_t offset);
     void (*flush_tlb)(struct vcpu *v); /* before v's next entry: a new tag */
     void (*dump)(struct vcpu *v);      /* registers and control state, to the log */
 };
 
 extern const struct hvm_ops svm_ops, vmx_ops;
-extern const struct hvm_ops *hvm_ops; /* chosen at boot */
-extern bool hvm_xsaves;               /* guests may use XSAVES and XRSTORS. Set at boot */
+extern const struct hvm_ops *hvm_ops;  /* chosen at boot */
+extern bool hvm_xsaves;                /* guests may use XSAVES and XRSTORS. Set at boot */
+extern unsigned hvm_tsc_fraction_bits; /* of a TSC ratio; 0: this CPU scales none. Set at boot */
 
 #define INSN_MAX 15u /* bytes; SDM 2A, 2.3.11 */
 

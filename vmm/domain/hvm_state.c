@@ -10,6 +10,7 @@
 
 const struct hvm_ops *hvm_ops;
 bool hvm_xsaves;
+unsigned hvm_tsc_fraction_bits;
 
 #define CR0_DEFINED                                                                                \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD |     \
@@ -153,7 +154,7 @@ int hvm_cpu_save(struct vcpu *v, struct hvm_hw_cpu *c)
     hvm_ops->get_msr(v, MSR_CSTAR, &c->msr_cstar);
     c->msr_efer = hvm_ops->get_efer(v);
     c->msr_tsc_aux = v->tsc_aux;
-    c->tsc = rdtsc() + v->tsc_offset;
+    c->tsc = guest_tsc(v, rdtsc());
     if (v->inject.valid) {
         c->pending_vector = v->inject.vector;
         c->pending_type = v->inject.type;
@@ -219,7 +220,7 @@ int hvm_cpu_load(struct vcpu *v, const struct hvm_hw_cpu *c)
     hvm_ops->set_msr(v, MSR_LSTAR, c->msr_lstar);
     hvm_ops->set_msr(v, MSR_CSTAR, c->msr_cstar);
     v->tsc_aux = (uint32_t)c->msr_tsc_aux;
-    hvm_ops->set_tsc_offset(v, c->tsc - rdtsc());
+    hvm_ops->set_tsc_offset(v, c->tsc - tsc_scaled(v->domain, rdtsc()));
     if (c->pending_valid) {
         v->inject.valid = true;
         v->inject.type = c->pending_type;

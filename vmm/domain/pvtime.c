@@ -57,8 +57,16 @@ static const struct pvtime_anchor *anchor(void)
 
 void pvtime_read(struct vcpu *v, struct vcpu_time_info *t)
 {
+    const struct domain *d = v->domain;
+    struct pvtime_anchor a = *anchor();
+    uint64_t ns_per_tick = tsc_to_ns(1ULL << 32);
+
+    if (unlikely(d->tsc_ratio)) {
+        a.tsc = tsc_scaled(d, a.tsc);
+        ns_per_tick = muldiv(ns_per_tick, tsc_khz, d->tsc_khz);
+    }
     memset(t, 0, sizeof(*t));
-    pvtime_fill(t, anchor(), tsc_to_ns(1ULL << 32), v->tsc_offset);
+    pvtime_fill(t, &a, ns_per_tick, v->tsc_offset);
 }
 
 int pvtime_copy_out(uint64_t gva, struct vcpu_time_info *t)
@@ -202,7 +210,7 @@ static void update_runstate(struct vcpu *v)
 
 void pvtime_loaded(struct vcpu *v)
 {
-    if (unlikely(v->info->time.tsc_timestamp != the_anchor.tsc + v->tsc_offset))
+    if (unlikely(v->info->time.tsc_timestamp != guest_tsc(v, the_anchor.tsc)))
         pvtime_update_vcpu(v);
     if (READ_ONCE(v->runstate_gva))
         update_runstate(v);

@@ -54,12 +54,6 @@ static inline bool has_emulation(const struct domain *d, uint32_t xen_x86_emu)
     return d->emulation_flags & xen_x86_emu;
 }
 
-/* a * b / c, rounded down, without overflow while the result fits and b, c < 2^32. */
-static inline uint64_t muldiv(uint64_t a, uint64_t b, uint64_t c)
-{
-    return a / c * b + a % c * b / c;
-}
-
 /* Arm from the guest's own doing: the timer moves to the pCPU its vCPU runs on. */
 static inline void device_timer_set(struct timer *t, uint64_t expires_ns)
 {

@@ -115,7 +115,7 @@ static int read_tsc(struct vcpu *v, const struct msr_range *r, uint32_t msr, uin
 {
     (void)r;
     (void)msr;
-    *val = rdtsc() + v->tsc_offset;
+    *val = guest_tsc(v, rdtsc());
     return 0;
 }
 
@@ -126,7 +126,7 @@ static int write_tsc(struct vcpu *v, const struct msr_range *r, uint32_t msr, ui
 
     (void)r;
     (void)msr;
-    v->tsc_offset = val - rdtsc();
+    v->tsc_offset = val - tsc_scaled(v->domain, rdtsc());
     hvm_ops->set_tsc_offset(v, v->tsc_offset);
     pvtime_update_vcpu(v);
     if (deadline)

@@ -230,12 +230,16 @@ uint64_t vlapic_tsc_deadline(struct vcpu *v)
  * again by the guest, which no timer that far needs. */
 static uint64_t deadline_ns(const struct vcpu *v, uint64_t deadline, uint64_t now)
 {
-    uint64_t guest_tsc = host_tsc() + v->tsc_offset;
+    const struct domain *d = v->domain;
+    uint64_t tsc = guest_tsc(v, host_tsc());
 
-    if (deadline <= guest_tsc)
+    if (deadline <= tsc)
         return now;
-    uint64_t month = tsc_khz * 1000 * 86400 * 30;
-    return now + tsc_to_ns(MIN(deadline - guest_tsc, month)) + 1;
+    uint64_t month = (d->tsc_ratio ? d->tsc_khz : tsc_khz) * 1000 * 86400 * 30;
+    uint64_t ticks = MIN(deadline - tsc, month);
+    if (unlikely(d->tsc_ratio))
+        ticks = muldiv(ticks, tsc_khz, d->tsc_khz);
+    return now + tsc_to_ns(ticks) + 1;
 }
 
 void vlapic_set_tsc_deadline(struct vcpu *v, uint64_t tsc)

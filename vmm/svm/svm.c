@@ -42,6 +42,7 @@ int svm_setup(void)
         log_err("SVM is locked off by the firmware (VM_CR.SVMDIS)");
         return -EPERM;
     }
+    hvm_tsc_fraction_bits = svm_features & SVM_TSC_RATE ? 32 : 0;
     svm_permissions_init();
     return 0;
 }
@@ -189,11 +190,16 @@ static bool state_is_loaded(const struct vcpu *v)
 static void svm_load(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
+    struct svm_cpu *sc = this_cpu()->vendor;
     vmload(s->vmcb_pa);
     fpu_load(v);
     __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" ::"r"(s->dr[0]),
                      "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]));
     wrmsr_safe(MSR_TSC_AUX, v->tsc_aux);
+    if (unlikely(v->domain->tsc_ratio != sc->tsc_ratio)) {
+        sc->tsc_ratio = v->domain->tsc_ratio;
+        wrmsr(MSR_TSC_RATIO, sc->tsc_ratio ? sc->tsc_ratio >> 16 : 1ULL << 32);
+    }
     s->clean = 0;
 }
 

@@ -192,6 +192,7 @@ STATIC_ASSERT(offsetof(struct vmcb, g_pat) == 0x668);
 enum svm_feature { /* CPUID Fn8000_000A EDX */
                    SVM_NP = 1 << 0,
                    SVM_NRIP = 1 << 3,
+                   SVM_TSC_RATE = 1 << 4,
                    SVM_CLEAN = 1 << 5,
                    SVM_FLUSH_ASID = 1 << 6,
                    SVM_DECODE = 1 << 7,
@@ -221,6 +222,7 @@ struct svm_cpu {
     struct vmcb *host_vmcb; /* target of the host's VMSAVE: its TR, FS and so on are not used */
     uint64_t asid_generation;
     uint32_t next_asid, max_asid;
+    uint64_t tsc_ratio; /* what the MSR holds, 16.48; 0: one */
 };
 
 extern uint32_t svm_features;

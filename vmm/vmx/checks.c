@@ -111,6 +111,8 @@ static void check_execution_controls(struct check *c)
          VMCS_EPT_POINTER, eptp, "26.2.1.1: must be write-back, four levels, no reserved bit");
     rule(c, proc2 & PROC2_EPT || !(proc2 & PROC2_UNRESTRICTED), VMCS_PROC2_CONTROLS, proc2,
          "26.2.1.1: unrestricted guest needs EPT");
+    rule(c, !(proc2 & PROC2_TSC_SCALING) || c->read(VMCS_TSC_MULTIPLIER), VMCS_TSC_MULTIPLIER, 0,
+         "26.2.1.1: a TSC multiplier of 0");
 }
 
 /* 26.2.1.3 */

@@ -65,6 +65,7 @@ static const struct control proc2_controls[] = {
     {PROC2_PAUSE_LOOP, false, "PAUSE-loop exiting"},
     {PROC2_INVPCID, false, "INVPCID"},
     {PROC2_XSAVES, false, "XSAVES"},
+    {PROC2_TSC_SCALING, false, "TSC scaling"},
     {PROC2_APIC_ACCESSES, false, "APIC accesses"},
     {PROC2_X2APIC, false, "x2APIC"},
     {PROC2_APIC_REGISTERS, false, "APIC registers"},
@@ -215,6 +216,7 @@ int vmx_setup(struct p2m_limits *ept)
         vmx_caps.pin, vmx_caps.proc, vmx_caps.proc2, vmx_caps.exit, vmx_caps.entry,
         vmx_caps.ept_vpid);
     hvm_xsaves = vmx_caps.proc2 & PROC2_XSAVES;
+    hvm_tsc_fraction_bits = vmx_caps.proc2 & PROC2_TSC_SCALING ? 48 : 0;
     vmx_apic_setup();
     vmx_permissions_init();
     return 0;

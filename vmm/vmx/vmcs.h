@@ -87,6 +87,7 @@ enum proc2_control { /* table 24-7 */
                      PROC2_PAUSE_LOOP = 1 << 10,
                      PROC2_INVPCID = 1 << 12,
                      PROC2_XSAVES = 1 << 20,
+                     PROC2_TSC_SCALING = 1 << 25,
 };
 enum exit_control { /* table 24-13 */
                     EXIT_SAVE_DEBUG = 1 << 2,

@@ -100,6 +100,10 @@ static void init_controls(struct vcpu *v, struct vmx_vcpu *s)
 {
     s->proc = vmx_caps.proc;
     s->proc2 = vmx_caps.proc2;
+    if (v->domain->tsc_ratio)
+        vmwrite(VMCS_TSC_MULTIPLIER, v->domain->tsc_ratio);
+    else
+        s->proc2 &= ~(uint32_t)PROC2_TSC_SCALING;
     if (v->domain->is_dom0) {
         s->proc = (s->proc & ~(uint32_t)PROC_ALL_IO) | PROC_IO_BITMAPS;
         s->proc2 &= ~(uint32_t)PROC2_WBINVD;
@@ -300,8 +304,17 @@ static void vmx_run(struct vcpu *v)
 
 static void vmx_set_tsc_offset(struct vcpu *v, uint64_t offset)
 {
+    struct vmx_vcpu *s = vmx_vcpu(v);
+    uint64_t ratio = v->domain->tsc_ratio;
+
     v->tsc_offset = offset;
     vmcs_write(v, VMCS_TSC_OFFSET, offset);
+    if (ratio)
+        vmcs_write(v, VMCS_TSC_MULTIPLIER, ratio);
+    if (!ratio != !(s->proc2 & PROC2_TSC_SCALING)) {
+        s->proc2 ^= PROC2_TSC_SCALING;
+        vmcs_write(v, VMCS_PROC2_CONTROLS, s->proc2);
+    }
 }
 
 const struct hvm_ops vmx_ops = {
