@@ -47,8 +47,17 @@ int svm_setup(void)
     return 0;
 }
 
+/* Has this CPU what svm_setup found on the first one? */
+static bool same_svm(void)
+{
+    return cpuid(0x80000001, 0).c & 4 && (cpuid(0x8000000a, 0).d & svm_features) == svm_features &&
+           !(rdmsr(MSR_VM_CR) & 0x10);
+}
+
 static int svm_cpu_up(struct cpu *c)
 {
+    if (!same_svm())
+        return -ENODEV;
     struct svm_cpu *s = kzalloc(sizeof(*s));
     if (!s)
         return -ENOMEM;
