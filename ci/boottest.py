@@ -233,7 +233,11 @@ def run_file(path, report, only=()):
             print(f"# {spec.name}: {test.__name__}: not run (by name only)", flush=True)
     if not tests:
         return
-    session = module.session() if hasattr(module, "session") else None
+    try:
+        session = module.session() if hasattr(module, "session") else None
+    except (OSError, subprocess.CalledProcessError) as error:
+        report.fail(spec.name, f"what its tests need could not be made: {error}")
+        return
     for test in tests:
         run_test(test, f"{spec.name}: {test.__name__}", session, report)
     if session:
