@@ -244,7 +244,18 @@ static int get_msr(struct vcpu *v, uint32_t msr, uint64_t *val)
     return 0;
 }
 unsigned hvm_tsc_fraction_bits;
-static unsigned clocks_updated;
+static unsigned clocks_updated, deadlines_set;
+uint64_t vlapic_tsc_deadline(struct vcpu *v)
+{
+    (void)v;
+    return 5000;
+}
+void vlapic_set_tsc_deadline(struct vcpu *v, uint64_t tsc)
+{
+    assert_int_equal(tsc, 5000);
+    assert_true(v->domain->tsc_ratio || clocks_updated > 2); /* as the new rate has it */
+    deadlines_set++;
+}
 static void set_tsc_offset(struct vcpu *v, uint64_t offset)
 {
     assert_true(v->domain->pause_count);
@@ -643,7 +654,7 @@ static void tsc_rate(void **state)
     *t = (struct xen_domctl_tsc_info){.tsc_mode = 2, .gtsc_khz = 2000000}; /* never */
     assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
     assert_int_equal(d->tsc_ratio, 0);
-    clocks_updated = 0;
+    clocks_updated = deadlines_set = 0;
     for (unsigned bits = 32; bits <= 48; bits += 16) {
         uint64_t before = guest_tsc(v, rdtsc());
         hvm_tsc_fraction_bits = bits;
@@ -658,6 +669,7 @@ static void tsc_rate(void **state)
         assert_int_equal(t->gtsc_khz, 333333);
     }
     assert_int_equal(clocks_updated, 2);
+    assert_int_equal(deadlines_set, 2);
     *t = (struct xen_domctl_tsc_info){0};
     assert_int_equal(ctl(XEN_DOMCTL_settscinfo, 1), 0);
     assert_int_equal(d->tsc_ratio, 0);

@@ -245,8 +245,11 @@ static int set_tsc_rate(struct domain *d, uint64_t khz)
         struct vcpu *v = d->vcpu[i];
         if (!v)
             continue;
+        uint64_t deadline = vlapic_tsc_deadline(v);
         hvm_ops->set_tsc_offset(v, at - tsc_scaled(d, now));
         pvtime_update_vcpu(v);
+        if (deadline)
+            vlapic_set_tsc_deadline(v, deadline);
     }
     domain_unpause(d);
     return 0;
