@@ -77,6 +77,11 @@ void svm_inject(struct vcpu *v)
             arm_virq(s, vector, src != INTR_LAPIC);
             s->virq_source = (uint8_t)src;
         }
+        if (unlikely(s->upcall_taken)) {
+            s->upcall_taken = src == INTR_CALLBACK;
+            if (s->upcall_taken)
+                vmcb_set_intercept(b, ICPT_VINTR);
+        }
     }
     if (tpr)
         vmcb_set_intercept(b, ICPT_CR_WRITE + 8);
@@ -93,6 +98,7 @@ static void note_taken_interrupt(struct vcpu *v, struct svm_vcpu *s)
         s->reinject_vector = -1;
     else
         platform_accept_interrupt(v, s->virq_source, s->virq_vector);
+    s->upcall_taken |= s->virq_source == INTR_CALLBACK;
     v->nr_events_delivered++;
     vcpu_kick(v, VWORK_EVENT);
 }
@@ -132,6 +138,17 @@ static void on_interrupt(struct vcpu *v)
 {
     (void)v;
     irq_window();
+}
+
+/* The guest could take the upcall that its handler may have been about to clear: look again. */
+static void on_window(struct vcpu *v)
+{
+    struct svm_vcpu *s = svm_vcpu(v);
+
+    if (s->virq_armed) {
+        s->upcall_taken = false;
+        vcpu_kick(v, VWORK_EVENT);
+    }
 }
 
 static void on_nothing(struct vcpu *v)
@@ -263,7 +280,7 @@ static handler_fn *const handlers[EXIT_XSETBV + 1] = {
     [EXIT_NMI] = on_nothing,
     [EXIT_SMI] = on_nothing,
     [EXIT_INIT] = on_nothing,
-    [EXIT_VINTR] = on_nothing,
+    [EXIT_VINTR] = on_window,
     [EXIT_RDPMC] = on_general_protection,
     [EXIT_CPUID] = on_cpuid,
     [EXIT_IRET] = on_iret,
