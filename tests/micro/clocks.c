@@ -75,9 +75,9 @@ static void start(void)
     HPET(0x10) |= 1;
     cmos_set(10, 0x26);
     cmos_set(11, (cmos(11) & ~0x30) | 0x40);
-    cmos(12);
     route(2, PIT);
     route(8, RTC);
+    cmos(12); /* only now: the edge of a tick that came to a masked pin is lost, and the line high until this read */
     outb(0x43, 0x34);
     outb(0x40, PIT_N & 0xff);
     outb(0x40, PIT_N >> 8);
