@@ -251,7 +251,7 @@ void vcpu_post(struct vcpu *v);
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);
 /* The current vCPU has done what v waits for: set the work, clear the block bits, and let v have
- * the pCPU back (sched_answer). */
+ * the pCPU back (sched_hand_over). */
 void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits);
 bool vcpu_runnable(const struct vcpu *v);
 void vcpu_sleep(
