@@ -282,6 +282,7 @@ static inline uint64_t guest_tsc(const struct vcpu *v, uint64_t host)
 /* Copy between the hypervisor and the *current* vCPU's linear address space with the privileges of
  * the kernel (hypercall arguments). 0 or -EFAULT. Any length; may cross pages. */
 int copy_from_guest(void *dst, uint64_t gva, size_t bytes);
+int copy_word_from_guest(struct vcpu *v, uint32_t *dst, uint64_t gva); /* v == current */
 int copy_to_guest(uint64_t gva, const void *src, size_t bytes);
 int clear_guest(uint64_t gva, size_t bytes);
 /* The same by guest-physical address in domain d; RAM only. */

@@ -113,9 +113,9 @@ void hvm_skip(struct vcpu *v, unsigned bytes)
         rip = (uint32_t)rip;
     v->regs.rip = rip;
     v->regs.rflags &= ~RFLAGS_RF;
-    hvm_ops->set_interrupt_shadow(v, 0);
     if (unlikely(v->regs.rflags & RFLAGS_TF))
         single_step(v);
+    hvm_ops->set_interrupt_shadow(v, 0);
 }
 
 /* ---- the length of an instruction that the CPU did not tell

@@ -77,13 +77,13 @@ static bool ask_device_model(struct vcpu *v, uint16_t port, unsigned bytes, bool
         .type = IOREQ_TYPE_PIO,
     };
 
-    if (ioreq_send(v, &p, io_may_post(port)) != IOREQ_PENDING)
-        return false;
-    m->waiting = WAIT_PIO;
     m->rip = v->regs.rip;
     m->pio.bytes = bytes;
     m->pio.in = in;
     m->pio.insn_bytes = insn_bytes;
+    if (ioreq_send(v, &p, io_may_post(port)) != IOREQ_PENDING)
+        return false;
+    m->waiting = WAIT_PIO;
     return true;
 }
 
@@ -91,10 +91,12 @@ static bool ask_device_model(struct vcpu *v, uint16_t port, unsigned bytes, bool
 static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, uint16_t port, unsigned bytes,
                                                     bool in, unsigned insn_bytes, uint32_t val)
 {
-    if (!other_port(v, port, bytes, !in, &val) && ioreq_may_claim(v->domain->ioreq, port) &&
-        ask_device_model(v, port, bytes, in, insn_bytes, val))
-        return;
-    pio_finish(v, bytes, in, insn_bytes, val);
+    const struct mmio_vcpu *m = v->emul;
+
+    if (other_port(v, port, bytes, !in, &val) || !ioreq_may_claim(v->domain->ioreq, port))
+        pio_finish(v, bytes, in, insn_bytes, val);
+    else if (!ask_device_model(v, port, bytes, in, insn_bytes, val))
+        pio_finish(v, m->pio.bytes, m->pio.in, m->pio.insn_bytes, val);
 }
 
 void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
