@@ -102,7 +102,7 @@ lock_both(const struct evtchn_fifo *f, const struct evtchn *chn, struct fifo_que
 
 /* The same, but mostly it was linked to q. */
 static inline struct fifo_queue *lock_for(const struct evtchn_fifo *f, const struct evtchn *chn,
-                                          struct fifo_queue *q, uint16_t target)
+                                          struct fifo_queue *q, unsigned target)
 {
     if (likely(READ_ONCE(chn->last_queue) == target)) {
         spin_lock(&q->lock);
@@ -119,7 +119,7 @@ static inline void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct 
                                 event_word_t *word, unsigned port)
 {
     unsigned vcpu = READ_ONCE(chn->vcpu), priority = READ_ONCE(chn->priority);
-    uint16_t target = (uint16_t)(vcpu << 8 | priority);
+    unsigned target = vcpu << 8 | priority;
     struct fifo_vcpu *fv = atomic_load(&f->vcpu[vcpu]);
     struct fifo_queue *q, *old;
     bool announce = false;
@@ -134,7 +134,7 @@ static inline void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct 
         /* It was the tail of a queue that has been emptied: that queue must not link behind it. */
         if (old->tail == port)
             old->tail = 0;
-        WRITE_ONCE(chn->last_queue, target);
+        WRITE_ONCE(chn->last_queue, (uint16_t)target);
         if (q->tail)
             tail = fifo_word(f, q->tail);
         q->tail = port;
@@ -143,7 +143,10 @@ static inline void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct 
             announce = true;
         }
     }
-    unlock_queues(q, old);
+    if (likely(old == q))
+        spin_unlock(&q->lock);
+    else
+        unlock_queues(q, old);
 
     if (announce && !test_and_set_bit(priority, &fv->block->ready))
         evtchn_mark_vcpu(d->vcpu[vcpu]);

@@ -261,10 +261,11 @@ bool ioreq_outstanding(struct vcpu *v)
 }
 
 /* There is no answer that the emulator may give: none yet, then v is blocked again before the last
- * look, or nonsense. True: look again. */
-static __attribute__((noinline)) bool await_answer(struct vcpu *v, const union ioreq_slot *slot)
+ * look, or nonsense. */
+static __attribute__((noinline)) bool await_answer(struct vcpu *v, uint64_t *data)
 {
     struct ioreq_vcpu *iv = v->ioreq;
+    const union ioreq_slot *slot = &iv->server->slot[v->id];
     unsigned state = slot_state(slot);
 
     if (being_served(state)) {
@@ -276,7 +277,7 @@ static __attribute__((noinline)) bool await_answer(struct vcpu *v, const union i
         vcpu_unblock(v, VBLOCK_IOREQ);
     }
     if (state == STATE_IORESP_READY)
-        return true;
+        return ioreq_take_response(v, data);
     iv->outstanding = false;
     WRITE_ONCE(iv->server, NULL);
     domain_crash(v->domain, "ioreq: device model answered vCPU %u with state %u", v->id, state);
@@ -296,8 +297,8 @@ bool ioreq_take_response(struct vcpu *v, uint64_t *data)
     } else {
         union ioreq_slot *slot = &s->slot[v->id];
 
-        if (unlikely(slot_state(slot) != STATE_IORESP_READY) && !await_answer(v, slot))
-            return false;
+        if (unlikely(slot_state(slot) != STATE_IORESP_READY))
+            return await_answer(v, data);
         *data = READ_ONCE(slot->word[1]);
         atomic_store(&slot->word[3], (uint64_t)s->port[v->id]);
         WRITE_ONCE(iv->server, NULL);
