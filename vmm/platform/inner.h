@@ -54,16 +54,10 @@ static inline bool has_emulation(const struct domain *d, uint32_t xen_x86_emu)
     return d->emulation_flags & xen_x86_emu;
 }
 
-/* Bit n: some of ports 8n..8n+7 below 0x100 are platform_pio's. */
-#define LOW_PORTS                                                                                  \
-    (1u << 0x20 / 8 | 1u << 0x40 / 8 | 1u << 0x60 / 8 | 1u << 0x70 / 8 | 1u << 0xa0 / 8)
-
-/* False: platform_pio does not serve port, whatever d has. */
-static inline bool platform_may_have(const struct domain *d, uint16_t port)
+/* Ports of ISA's slots: platform_pio serves none of them. */
+static inline bool is_slot_port(uint16_t port)
 {
-    if (port < 0x100)
-        return LOW_PORTS >> (port / 8) & 1;
-    return (uint16_t)(port - vpmtmr_port(d)) < 12 || (port | 1) == 0x4d1;
+    return port >= 0x100 && port < 0x4d0;
 }
 
 /* Arm from the guest's own doing: the timer moves to the pCPU its vCPU runs on. */

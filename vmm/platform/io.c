@@ -95,24 +95,25 @@ static inline uint32_t pio_value(const struct vcpu *v, unsigned bytes, bool in)
 }
 
 /* A port that is not the platform's. */
-static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, uint16_t port, unsigned bytes,
+static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, unsigned port, unsigned bytes,
                                                     bool in, unsigned insn_bytes)
 {
     uint32_t val = pio_value(v, bytes, in);
 
-    if (!other_port(v, port, bytes, !in, &val) && ioreq_may_claim(v->domain->ioreq, port) &&
-        ask_device_model(v, port, bytes, in, insn_bytes, val))
+    if (!other_port(v, (uint16_t)port, bytes, !in, &val) &&
+        ioreq_may_claim(v->domain->ioreq, (uint16_t)port) &&
+        ask_device_model(v, (uint16_t)port, bytes, in, insn_bytes, val))
         return;
     pio_finish(v, bytes, in, insn_bytes, val);
 }
 
 /* The same, or the platform's. */
-static __attribute__((noinline)) void pio_here(struct vcpu *v, uint16_t port, unsigned bytes,
+static __attribute__((noinline)) void pio_here(struct vcpu *v, unsigned port, unsigned bytes,
                                                bool in, unsigned insn_bytes)
 {
     uint32_t val = pio_value(v, bytes, in);
 
-    if (likely(platform_pio(v, port, bytes, !in, &val)))
+    if (likely(platform_pio(v, (uint16_t)port, bytes, !in, &val)))
         pio_finish(v, bytes, in, insn_bytes, val);
     else
         pio_elsewhere(v, port, bytes, in, insn_bytes);
@@ -120,10 +121,10 @@ static __attribute__((noinline)) void pio_here(struct vcpu *v, uint16_t port, un
 
 void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
 {
-    if (platform_may_have(v->domain, port))
-        pio_here(v, port, bytes, in, insn_bytes);
-    else
+    if (is_slot_port(port))
         pio_elsewhere(v, port, bytes, in, insn_bytes);
+    else
+        pio_here(v, port, bytes, in, insn_bytes);
 }
 
 /* ---- breakpoints on ports (SDM 3B, 17.2.4 and 17.2.5; APM 2, 13.1.1) ---------------------------
