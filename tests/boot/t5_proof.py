@@ -29,7 +29,7 @@ def create(s, name, iso, hdtype, modules, program, *disks):
     s.run(f"bash /root/job/proof-guest {name} {iso} {hdtype} {' '.join(disks)}", 120)
     s.shell(name, 400)
     order = IN_ORDER if program == "sdb" else ""
-    guest(s, f"load {modules}; for i in 1 2 3 4 5 6 7 8; do [ -e /dev/{program} ] && break; sleep 1; done; {order}"
+    guest(s, f"load {modules}; for i in $(seq 30); do [ -e /dev/{program} ] && break; sleep 1; done; {order}"
              f"dd if=/dev/{program} of=/work bs=64k 2>/dev/null; chmod +x /work", 90)
 
 
