@@ -74,15 +74,6 @@ def pause_and_unpause(s):
     s.alive("disk")
 
 
-def bad_fpu_state(s):
-    """A tool that loads an MXCSR which XRSTOR refuses: the guest goes on with a fresh FPU, and the host too."""
-    domid = running_disk(s)
-    s.run(f"xl pause disk && python3 job/bad-fpu {domid} && xl unpause disk")
-    s.shell("disk", running=True)
-    check("Linux" in s.console.command("uname -a"), "uname -a does not say Linux")
-    s.leave()
-
-
 def triple_fault_ends_its_guest_only(s):
     """The guest is destroyed with a register dump; dom0 and the other guests go on."""
     running_disk(s)
@@ -179,5 +170,5 @@ def no_leftovers(s):
 
 
 TESTS = [boots_on_two_cpus, guest_from_disk, guest_from_cd_beside_it, stock_commands_on_guests, pause_and_unpause,
-         bad_fpu_state, triple_fault_ends_its_guest_only, qemu_killed, guest_reboots_from_inside, xl_reboot, destroy_running,
+         triple_fault_ends_its_guest_only, qemu_killed, guest_reboots_from_inside, xl_reboot, destroy_running,
          create_paused_with_console, xl_shutdown, no_leftovers]
