@@ -7,7 +7,7 @@ import subprocess
 import harness
 from boottest import Session, check
 
-BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "emulated_ahci", "no_unplug", "gigabytes")  # for their length
+BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "no_unplug", "gigabytes")  # for their length
 PV_MIB, EMULATED_MIB = 16, 4
 EMPTY_QCOW2 = "empty.qcow2"  # 256 MiB
 # Linux probes the ports of emulated disks at the same time: the small one, with the program, becomes sdb.
@@ -145,7 +145,7 @@ def emulated_ide(s):
 
 
 def emulated_ahci(s):
-    """AHCI and e1000."""
+    """AHCI, whose interrupts are messages, and e1000."""
     emulated(s, "ahci", "ata e1000")
 
 

@@ -439,6 +439,18 @@ static void interrupts(void **state)
     op.u.set_pci_link_route.link = 3;
     op.u.set_pci_link_route.isa_irq = 16;
     assert_int_equal(call(&op, NULL, 0), -EINVAL);
+    op = (struct xen_dm_op){.op = XEN_DMOP_inject_msi};
+    op.u.inject_msi.data = 0x31;
+    for (unsigned whole = 0; whole < 2; whole++) { /* QEMU's way, and the header's */
+        op.u.inject_msi.addr = (whole ? 0xfee00000 : 0) | 0x01004;
+        assert_int_equal(call(&op, NULL, 0), 0);
+        assert_string_equal(did, "msi");
+        assert_int_equal(did_arg[0], 0xfee01004);
+        assert_int_equal(did_arg[1], 0x31);
+        did[0] = 0;
+    }
+    op.u.inject_msi.pad = 1;
+    assert_int_equal(call(&op, NULL, 0), -EINVAL);
     op = (struct xen_dm_op){.op = XEN_DMOP_inject_event};
     op.u.inject_event.type = XEN_DMOP_EVENT_hw_exc;
     op.u.inject_event.vector = 14;

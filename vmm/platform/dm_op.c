@@ -11,6 +11,7 @@
 #include "domain/hvm.h"
 #include "platform/ioreq.h"
 
+#define MSI_BASE 0xfee00000UL
 #define BUFS_MAX 2 /* no operation takes more */
 /* Pages of video memory looked at in one go: a bitmap of 512 bytes on the stack. */
 #define VRAM_CHUNK 4096
@@ -117,11 +118,14 @@ static long pci_link(struct dm_call *c)
     return platform_pci_link_route(c->d, a->link, a->isa_irq);
 }
 
+/* The header's address is 0xfeexxxxx; QEMU gives what is behind the 0xfee, and Xen minds no more.
+ */
 static long inject_msi(struct dm_call *c)
 {
     const struct xen_dm_op_inject_msi *a = &c->op.u.inject_msi;
+    uint64_t addr = a->addr >> 20 ? a->addr : MSI_BASE | a->addr;
 
-    return a->pad ? -EINVAL : platform_msi(c->d, a->addr, a->data);
+    return a->pad ? -EINVAL : platform_msi(c->d, addr, a->data);
 }
 
 /* v is paused, so its pending event is ours to set. Types as in EVENTINJ (APM 2, 15.20). */
