@@ -10,6 +10,8 @@ from boottest import Session, check
 BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "emulated_ahci", "no_unplug", "gigabytes")  # for their length
 PV_MIB, EMULATED_MIB = 16, 4
 EMPTY_QCOW2 = "empty.qcow2"  # 256 MiB
+# Linux probes the ports of emulated disks at the same time: the small one, with the program, becomes sdb.
+IN_ORDER = ("[ $(cat /sys/block/sdb/size) -lt 65536 ] || { mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }; ")
 
 
 def session():
@@ -26,7 +28,8 @@ def create(s, name, iso, hdtype, modules, program, *disks):
     """A guest with its drivers loaded and /work there; on its console."""
     s.run(f"bash /root/job/proof-guest {name} {iso} {hdtype} {' '.join(disks)}", 120)
     s.shell(name, 400)
-    guest(s, f"load {modules}; for i in 1 2 3 4 5 6 7 8; do [ -e /dev/{program} ] && break; sleep 1; done; "
+    order = IN_ORDER if program == "sdb" else ""
+    guest(s, f"load {modules}; for i in $(seq 30); do [ -e /dev/{program} ] && break; sleep 1; done; {order}"
              f"dd if=/dev/{program} of=/work bs=64k 2>/dev/null; chmod +x /work", 90)
 
 

@@ -64,6 +64,16 @@ def tsc_scaling(s):
     s.destroy("clocks")
 
 
+def bad_fpu_state(s):
+    """A tool loads an MXCSR which XRSTOR refuses (QEMU's does not): the guest goes on with a fresh one, and the host too."""
+    s.create("fpu", disk="/root/job/busy.img", mem=32)
+    domid = s.domid("fpu")
+    s.run(f"xl pause fpu && python3 job/bad-fpu {domid} 0xffffffff && xl unpause fpu && sleep 3 && xl pause fpu")
+    found = s.run(f"python3 job/bad-fpu {domid}")
+    check(found.strip() == "0x1f80", f"MXCSR is {found!r}")
+    s.destroy("fpu")
+
+
 def refuses(cpu, *names):
     """The hypervisor does not start on this CPU, and names on one line what is missing."""
     machine = BochsMachine(cpu=cpu)
@@ -160,6 +170,6 @@ def svm_second_opinion(s):
 
 
 TESTS = [locked_off, no_ept, no_unrestricted_guest, apicv, svm_second_opinion, dom0_on_vtx, linux_guest, tsc_scaling,
-         *(micro_guest(*guest) for guest in micro.GUESTS), two_cpus]
+         bad_fpu_state, *(micro_guest(*guest) for guest in micro.GUESTS), two_cpus]
 if hypervisor() != "ringfence":
     TESTS = []  # the baseline's tests run on QEMU
