@@ -99,7 +99,8 @@ static void note_taken_interrupt(struct vcpu *v, struct svm_vcpu *s)
         s->reinject_vector = -1;
     else if (s->virq_source != INTR_CALLBACK) /* that ends when the guest clears its upcall */
         platform_accept_interrupt(v, s->virq_source, s->virq_vector);
-    s->upcall_taken |= s->virq_source == INTR_CALLBACK;
+    if (s->virq_source == INTR_CALLBACK)
+        s->upcall_taken = evtchn_upcall_pending(v);
     v->nr_events_delivered++;
     atomic_or(&v->work, VWORK_EVENT);
 }

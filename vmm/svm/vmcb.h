@@ -210,8 +210,8 @@ struct svm_vcpu {
     bool iret_seen;           /* ... but about to be, at iret_rip */
     uint64_t iret_rip;
     struct timer nmi_timer; /* ends the guest's stay so that an NMI that waited for IRET comes in */
-    /* An upcall by vector was taken, and upcall_pending not seen clear since: its handler has yet
-     * to clear it. So a window exit looks once more before the next one. */
+    /* An upcall by vector was taken, and upcall_pending set at the exit that told: its handler has
+     * yet to clear it. So a window exit looks once more before the next one. */
     bool upcall_taken;
     uint8_t virq_source;
     int virq_vector;
