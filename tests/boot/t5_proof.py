@@ -11,7 +11,7 @@ BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "no_unplug", "gigabytes")  #
 PV_MIB, EMULATED_MIB = 16, 4
 EMPTY_QCOW2 = "empty.qcow2"  # 256 MiB
 # Linux probes the ports of emulated disks at the same time: the small one, with the program, becomes sdb.
-IN_ORDER = ("[ $(cat /sys/block/sdb/size) -lt 65536 ] || { mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }; ")
+IN_ORDER = ("[ $(cat /sys/block/sdb/size) -lt 131072 ] || { mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }; ")
 
 
 def session():
