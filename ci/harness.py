@@ -26,6 +26,9 @@ KVM = "kvm"  # no hypervisor: Linux alone, whose kvm-amd and QEMU run the guests
 
 DOM0_PROMPT = r"root@dom0:[^\r\n]*# $"
 GUEST_PROMPT = r"guest:[^\r\n]*# $"
+# Linux probes the ports of emulated disks at the same time: the small one, with the test's program, becomes sdb.
+SMALL_DISK_LAST = ("[ $(cat /sys/block/sdb/size) -lt 131072 ] || "
+                   "{ mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }")
 
 # Terminal escape sequences, and the beginning of one at the end of the input.
 ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[@-~]|[()][A-Z0-9]|[=>78])")

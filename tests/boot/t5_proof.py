@@ -10,8 +10,6 @@ from boottest import Session, check
 BY_NAME = ("back_end_killed_qcow2", "emulated_ide", "no_unplug", "gigabytes")  # for their length
 PV_MIB, EMULATED_MIB = 16, 4
 EMPTY_QCOW2 = "empty.qcow2"  # 256 MiB
-# Linux probes the ports of emulated disks at the same time: the small one, with the program, becomes sdb.
-IN_ORDER = ("[ $(cat /sys/block/sdb/size) -lt 131072 ] || { mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }; ")
 
 
 def session():
@@ -28,7 +26,7 @@ def create(s, name, iso, hdtype, modules, program, *disks):
     """A guest with its drivers loaded and /work there; on its console."""
     s.run(f"bash /root/job/proof-guest {name} {iso} {hdtype} {' '.join(disks)}", 120)
     s.shell(name, 400)
-    order = IN_ORDER if program == "sdb" else ""
+    order = harness.SMALL_DISK_LAST + "; " if program == "sdb" else ""
     guest(s, f"load {modules}; for i in $(seq 30); do [ -e /dev/{program} ] && break; sleep 1; done; {order}"
              f"dd if=/dev/{program} of=/work bs=64k 2>/dev/null; chmod +x /work", 90)
 
