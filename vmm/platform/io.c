@@ -96,15 +96,20 @@ static inline uint32_t pio_value(const struct vcpu *v, unsigned bytes, bool in)
 
 /* A port that is not the platform's. */
 static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, unsigned port, unsigned bytes,
-                                                    bool in, unsigned insn_bytes)
+                                                    bool in, unsigned insn_bytes, uint32_t val)
 {
-    uint32_t val = pio_value(v, bytes, in);
-
     if (!other_port(v, (uint16_t)port, bytes, !in, &val) &&
         ioreq_may_claim(v->domain->ioreq, (uint16_t)port) &&
         ask_device_model(v, (uint16_t)port, bytes, in, insn_bytes, val))
         return;
     pio_finish(v, bytes, in, insn_bytes, val);
+}
+
+/* The same; of its own, so that handle_pio has next to nothing to do before it goes either way. */
+static __attribute__((noinline)) void pio_slot(struct vcpu *v, unsigned port, unsigned bytes,
+                                               bool in, unsigned insn_bytes)
+{
+    pio_elsewhere(v, port, bytes, in, insn_bytes, pio_value(v, bytes, in));
 }
 
 /* The same, or the platform's. */
@@ -116,13 +121,13 @@ static __attribute__((noinline)) void pio_here(struct vcpu *v, unsigned port, un
     if (likely(platform_pio(v, (uint16_t)port, bytes, !in, &val)))
         pio_finish(v, bytes, in, insn_bytes, val);
     else
-        pio_elsewhere(v, port, bytes, in, insn_bytes);
+        pio_elsewhere(v, port, bytes, in, insn_bytes, val);
 }
 
 void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
 {
     if (is_slot_port(port))
-        pio_elsewhere(v, port, bytes, in, insn_bytes);
+        pio_slot(v, port, bytes, in, insn_bytes);
     else
         pio_here(v, port, bytes, in, insn_bytes);
 }
