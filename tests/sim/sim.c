@@ -15,7 +15,6 @@ struct event {
 };
 struct sim_cpu {
     struct run_queue rq;
-    uint64_t decide_at;
     unsigned generation;
     bool raised;
 };
@@ -92,8 +91,7 @@ void sched_hook_decide_at(unsigned cpu, uint64_t when, uint64_t now)
         if (!c->raised)
             push(now, EVENT_DECIDE, cpu, ~0u);
         c->raised = true;
-    } else if (when != TIME_NEVER && when != c->decide_at) {
-        c->decide_at = when;
+    } else {
         push(when, EVENT_DECIDE, cpu, ++c->generation);
     }
 }
@@ -142,7 +140,7 @@ void sched_hook_state(struct sched_unit *u, enum unit_state state, uint64_t now)
  * ------------------------------------------------------------------------------------------ */
 static void decide(unsigned cpu)
 {
-    sched_next(cpu, runnable, sim_now);
+    sched_next(&sim_cpus[cpu].rq, runnable, sim_now);
 }
 
 static void handle(const struct event *e)
@@ -155,7 +153,7 @@ static void handle(const struct event *e)
         if (e->generation == ~0u)
             c->raised = false;
         else if (e->generation == c->generation)
-            c->decide_at = 0;
+            sched_due(&c->rq);
         else
             return;
         decide(e->index);
@@ -301,7 +299,11 @@ void sim_wake(struct sim_task *t)
 void sim_answer(struct sim_task *t, const struct sim_task *by)
 {
     t->runnable = true;
-    sched_answer(&t->unit, &by->unit, runnable, sim_now);
+    unsigned cpu = by->unit.cpu;
+    if (sched_hand_over(&t->unit, &sim_cpus[cpu].rq, runnable))
+        sched_hook_decide_at(cpu, sim_now, sim_now);
+    else
+        sched_wake(&t->unit, runnable, sim_now);
 }
 
 /* ---- judging

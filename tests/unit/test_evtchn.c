@@ -137,6 +137,11 @@ int copy_from_guest(void *dst, uint64_t gva, size_t bytes)
     memcpy(dst, (void *)gva, bytes);
     return 0;
 }
+int copy_word_from_guest(struct vcpu *v, uint32_t *dst, uint64_t gva)
+{
+    (void)v;
+    return copy_from_guest(dst, gva, sizeof(*dst));
+}
 int copy_to_guest(uint64_t gva, const void *src, size_t bytes)
 {
     if (gva < PAGE_SIZE)

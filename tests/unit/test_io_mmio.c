@@ -196,13 +196,13 @@ enum ioreq_result ioreq_send_mem_type(struct vcpu *v, ioreq_t *p)
     p->addr |= DEVICE; /* so that claimed() likes it */
     return ioreq_send(v, p, false);
 }
-bool ioreq_take_response(struct vcpu *v, ioreq_t *out)
+bool ioreq_take_response(struct vcpu *v, uint64_t *data)
 {
     if (!dm.answered)
         return false;
     dm.answered = dm.outstanding = false;
     v->block = 0;
-    *out = dm.req;
+    *data = dm.req.data;
     return true;
 }
 void hvm_skip(struct vcpu *v, unsigned bytes)

@@ -310,7 +310,8 @@ static void round_trip(void **state)
 {
     ioservid_t id = vga_server(HVM_IOREQSRV_BUFIOREQ_ATOMIC);
     struct vcpu *v = &vcpus[1];
-    ioreq_t p = pio(0x3c4, 2, true), out;
+    ioreq_t p = pio(0x3c4, 2, true);
+    uint64_t data;
     const ioreq_t *r = slot_of(id, 1);
 
     (void)state;
@@ -323,16 +324,15 @@ static void round_trip(void **state)
     assert_int_equal(r->type, IOREQ_TYPE_PIO);
     assert_true(ioreq_outstanding(v));
     assert_true(v->block & VBLOCK_IOREQ);
-    assert_false(ioreq_take_response(v, &out));
+    assert_false(ioreq_take_response(v, &data));
     v->work = 0;
     dm_answer(id, 1, 0xbeef);
     assert_true(v->work & VWORK_IOREQ);
     assert_false(v->block);
-    assert_true(ioreq_take_response(v, &out));
-    assert_int_equal(out.data, 0xbeef);
-    assert_int_equal(out.addr, 0x3c4);
+    assert_true(ioreq_take_response(v, &data));
+    assert_int_equal(data, 0xbeef);
     assert_int_equal(r->state, STATE_IOREQ_NONE);
-    assert_false(ioreq_take_response(v, &out));
+    assert_false(ioreq_take_response(v, &data));
     assert_false(ioreq_outstanding(v));
     assert_int_equal(crashes, 0);
 }
@@ -341,7 +341,8 @@ static void routing(void **state)
 {
     ioservid_t a = vga_server(HVM_IOREQSRV_BUFIOREQ_OFF), b = new_server(HVM_IOREQSRV_BUFIOREQ_OFF);
     struct vcpu *v = &vcpus[0];
-    ioreq_t p = pio(0x3de, 4, true), out; /* half outside */
+    ioreq_t p = pio(0x3de, 4, true); /* half outside */
+    uint64_t data;
 
     (void)state;
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_NO_SERVER);
@@ -349,11 +350,11 @@ static void routing(void **state)
     p = pio(0x3c4, 2, true);
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_PENDING); /* b is not enabled yet */
     dm_answer(a, 0, 0);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
     assert_int_equal(ioreq_server_enable(&dom, b, true), 0);
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_PENDING);
     dm_answer(b, 0, 0);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
 
     p = store(0xbfff8, 4, 0); /* two items upwards fit, three do not */
     p.count = 3;
@@ -361,7 +362,7 @@ static void routing(void **state)
     p.count = 2;
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_PENDING);
     dm_answer(a, 0, 0);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
     p = store(0xa0000, 4, 0);
     p.count = 2;
     p.df = 1;
@@ -374,7 +375,8 @@ static void configuration_space(void **state)
 {
     ioservid_t id = new_server(HVM_IOREQSRV_BUFIOREQ_OFF);
     struct vcpu *v = &vcpus[0];
-    ioreq_t p, out;
+    uint64_t data;
+    ioreq_t p;
     uint32_t sbdf = XEN_DMOP_PCI_SBDF(0, 0, 3, 1);
 
     (void)state;
@@ -388,7 +390,7 @@ static void configuration_space(void **state)
     assert_int_equal(slot_of(id, 0)->type, IOREQ_TYPE_PCI_CONFIG);
     assert_int_equal(slot_of(id, 0)->addr, (uint64_t)sbdf << 32 | 0x46);
     dm_answer(id, 0, 1);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
     p = pio(0xcfe, 4, true); /* runs past the register: a port access */
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_NO_SERVER);
 
@@ -397,13 +399,13 @@ static void configuration_space(void **state)
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_PENDING);
     assert_int_equal(slot_of(id, 0)->type, IOREQ_TYPE_PIO);
     dm_answer(id, 0, 1);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
     assert_false(ioreq_cf8_write(v, sbdf << 8)); /* not enabled */
     p = pio(0xcfc, 4, true);
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_PENDING);
     assert_int_equal(slot_of(id, 0)->type, IOREQ_TYPE_PIO);
     dm_answer(id, 0, 1);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
 }
 
 static void post(ioservid_t id, unsigned n, uint64_t seed)
@@ -449,7 +451,7 @@ static void ring_wraps_and_fills(void **state)
     p = store(0xa0000, 8, 0); /* needs two slots */
     assert_int_equal(ioreq_send(&vcpus[0], &p, true), IOREQ_PENDING);
     dm_answer(id, 0, 0);
-    assert_true(ioreq_take_response(&vcpus[0], &p));
+    assert_true(ioreq_take_response(&vcpus[0], &p.data));
     post(id, 1, RING_SLOTS - 1);
     p = store(0xa0000, 1, 0); /* full: goes synchronously, after the posted ones */
     assert_int_equal(ioreq_send(&vcpus[1], &p, true), IOREQ_PENDING);
@@ -477,7 +479,7 @@ static void ring_takes_only_what_fits(void **state)
 
         assert_int_equal(ioreq_send(&vcpus[0], &p, true), IOREQ_PENDING);
         dm_answer(id, 0, 0);
-        assert_true(ioreq_take_response(&vcpus[0], &p));
+        assert_true(ioreq_take_response(&vcpus[0], &p.data));
     }
     ioreq_invalidate(&dom);
     assert_int_equal(ring_page(id)->write, 1);
@@ -504,7 +506,7 @@ static void hostile_ring(void **state)
         ring->write = values[rand() % ARRAY_SIZE(values)];
         if (ioreq_send(&vcpus[0], &p, true) == IOREQ_PENDING) {
             dm_answer(id, 0, 0);
-            assert_true(ioreq_take_response(&vcpus[0], &p));
+            assert_true(ioreq_take_response(&vcpus[0], &p.data));
         }
     }
     assert_memory_equal(copy, after, PAGE_SIZE - sizeof(*ring));
@@ -519,7 +521,8 @@ static void hostile_states(void **state)
 
     (void)state;
     for (unsigned bad = 0; bad < 16; bad++) {
-        ioreq_t p = pio(0x3c0, 1, true), out;
+        ioreq_t p = pio(0x3c0, 1, true);
+        uint64_t data;
         unsigned port = slot_of(id, 1)->vp_eport - 1;
 
         memset(r, 0, sizeof(*r));
@@ -532,7 +535,7 @@ static void hostile_states(void **state)
         ports[port].fn(v);
         assert_false(v->block);
         assert_int_equal(crashes, 0); /* not in the device model's context */
-        assert_false(ioreq_take_response(v, &out));
+        assert_false(ioreq_take_response(v, &data));
         assert_int_equal(crashes, 1);
         assert_false(ioreq_outstanding(v));
     }
@@ -552,17 +555,18 @@ static void spurious_wake(void **state)
 {
     ioservid_t id = vga_server(HVM_IOREQSRV_BUFIOREQ_OFF);
     struct vcpu *v = &vcpus[2];
-    ioreq_t p = pio(0x3c0, 1, true), out;
+    ioreq_t p = pio(0x3c0, 1, true);
+    uint64_t data;
 
     (void)state;
     ioreq_send(v, &p, false);
     v->work = VWORK_IOREQ;
     v->block = 0;
-    assert_false(ioreq_take_response(v, &out));
+    assert_false(ioreq_take_response(v, &data));
     assert_true(v->block & VBLOCK_IOREQ);
     dm_answer(id, 2, 5);
-    assert_true(ioreq_take_response(v, &out));
-    assert_int_equal(out.data, 5);
+    assert_true(ioreq_take_response(v, &data));
+    assert_int_equal(data, 5);
     p = pio(0x3c0, 1, true);
     ioreq_send(v, &p, false);
     crashes = 0;
@@ -574,7 +578,8 @@ static void server_goes_away(void **state)
 {
     ioservid_t id = vga_server(HVM_IOREQSRV_BUFIOREQ_OFF), other = new_server(0);
     struct vcpu *v = &vcpus[0];
-    ioreq_t p = pio(0x3c0, 4, true), out;
+    ioreq_t p = pio(0x3c0, 4, true);
+    uint64_t data;
 
     (void)state;
     ioreq_send(v, &p, false);
@@ -584,8 +589,8 @@ static void server_goes_away(void **state)
     assert_int_equal(ioreq_server_destroy(&dom, id), 0);
     assert_true(v->work & VWORK_IOREQ);
     assert_false(v->block);
-    assert_true(ioreq_take_response(v, &out));
-    assert_int_equal(out.data, ~0ULL);
+    assert_true(ioreq_take_response(v, &data));
+    assert_int_equal(data, ~0ULL);
     assert_int_equal(crashes, 0);
     assert_int_equal(ioreq_send(v, &p, false), IOREQ_NO_SERVER);
 }
@@ -624,7 +629,8 @@ static void watched_memory(void **state)
 {
     ioservid_t id = new_server(0);
     struct vcpu *v = &vcpus[0];
-    ioreq_t p = store(0x5000, 4, 1), out;
+    ioreq_t p = store(0x5000, 4, 1);
+    uint64_t data;
 
     (void)state;
     assert_int_equal(ioreq_send_mem_type(v, &p), IOREQ_NO_SERVER);
@@ -636,7 +642,7 @@ static void watched_memory(void **state)
     ioreq_server_enable(&dom, id, true);
     assert_int_equal(ioreq_send_mem_type(v, &p), IOREQ_PENDING);
     dm_answer(id, 0, 0);
-    assert_true(ioreq_take_response(v, &out));
+    assert_true(ioreq_take_response(v, &data));
     ioreq_server_destroy(&dom, id);
     assert_int_equal(ioreq_send_mem_type(v, &p), IOREQ_NO_SERVER);
 }

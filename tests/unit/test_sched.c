@@ -364,6 +364,111 @@ static void answers_go_first(void **state)
     assert_int_equal(model->state, UNIT_RUNNING);
 }
 
+/* A decision has just been taken, so that the next has no queues to even out. */
+static void ask_once(struct sim_task *asks, struct sim_task *model)
+{
+    sim_answer(asks, model);
+    sim_run(0);
+    assert_int_equal(asks->state, UNIT_RUNNING);
+    sim_stop(asks);
+    sim_run(0);
+    assert_int_equal(model->state, UNIT_RUNNING);
+}
+
+/* What may happen between an answer and the decision that follows it. */
+static void answers_and_others(void **state)
+{
+    (void)state;
+    sim_reset(2, 5, 2);
+    struct sched_share *s = sim_share(256, 0), *capped = sim_share(256, 10);
+    struct sim_task *model = sim_task(s, 0, 0, 0), *asks = sim_task(s, 0, 0, 0);
+    struct sim_task *third = sim_task(s, 0, 0, 0), *poor = sim_task(capped, 0, 0, 0);
+    struct sim_task *spends = sim_task(capped, 0, 0, 0);
+    for (unsigned i = 0; i < 5; i++)
+        sim_pin(&sim_tasks[i], cpu_mask(i == 4), &all);
+    sim_run(NS_PER_MS);
+    sim_stop(poor);
+    sim_stop(spends);
+    sim_run(NS_PER_SEC);
+    sim_stop(third);
+    sim_stop(asks);
+    sim_run(5 * NS_PER_MS);
+    ask_once(asks, model);
+
+    sim_answer(asks, model); /* it may not run any more */
+    sim_stop(asks);
+    sim_run(0);
+    assert_int_equal(asks->state, UNIT_STOPPED);
+    assert_int_equal(model->state, UNIT_RUNNING);
+
+    sim_answer(asks, model); /* it may not run here any more */
+    sim_pin(asks, cpu_mask(1), &all);
+    sim_run(0);
+    assert_int_equal(asks->state, UNIT_RUNNING);
+    assert_int_equal(asks->unit.cpu, 1);
+    assert_int_equal(model->state, UNIT_RUNNING);
+    sim_stop(asks);
+    sim_pin(asks, cpu_mask(0), &all);
+    sim_answer(asks, model); /* and comes back from there */
+    sim_run(NS_PER_MS);
+    assert_int_equal(asks->unit.cpu, 0);
+    sim_stop(asks);
+    sim_run(5 * NS_PER_MS);
+
+    ask_once(asks, model);
+    third->unit.vtime = model->unit.vtime;
+    sim_answer(asks, model); /* the second of two answers is an ordinary wake-up */
+    sim_answer(third, model);
+    sim_run(0);
+    assert_int_equal(asks->state, UNIT_RUNNING);
+    assert_int_equal(third->state, UNIT_WAITING);
+    sim_stop(third);
+    sim_stop(asks);
+    sim_run(5 * NS_PER_MS);
+
+    ask_once(asks, model);
+    sim_wake(third); /* who was as far behind and woke before is first */
+    sim_answer(asks, model);
+    sim_run(0);
+    assert_int_equal(third->state, UNIT_RUNNING);
+    assert_int_equal(asks->state, UNIT_WAITING);
+    sim_stop(third);
+    sim_stop(asks);
+    sim_run(5 * NS_PER_MS);
+
+    sim_wake(poor); /* a cap holds, and what was claimed and not used is given back */
+    sim_run(NS_PER_SEC);
+    sim_forget();
+    for (unsigned i = 0; i < 1000; i++) {
+        sim_stop(poor);
+        sim_run(NS_PER_MS / 4);
+        sim_answer(poor, model);
+        sim_run(3 * NS_PER_MS / 4);
+    }
+    assert_true(fabs((double)poor->ran_ns - 10.0 * PERCENT_OF_CPU) <= PERCENT_OF_CPU);
+    sim_stop(poor);
+    sim_run(20 * NS_PER_MS);
+    sim_wake(spends);
+    sim_run(5 * NS_PER_MS);
+    assert_true(spends->unit.parked);
+    ask_once(asks, model);
+    sim_answer(poor, model);
+    sim_run(0);
+    assert_int_equal(model->state, UNIT_RUNNING);
+    sim_stop(spends);
+    sim_stop(poor);
+
+    sim_pin(asks, &all, &all); /* an idle pCPU is better than the answerer's */
+    sim_run(5 * NS_PER_MS);
+    asks->unit.cpu = 0;
+    sim_answer(asks, model);
+    sim_run(0);
+    assert_int_equal(asks->state, UNIT_RUNNING);
+    assert_int_equal(asks->unit.cpu, 1);
+    assert_int_equal(model->state, UNIT_RUNNING);
+    sim_check();
+}
+
 static double steps_per_decision(unsigned cpus, unsigned hogs_per_cpu, unsigned sleepers)
 {
     srand(3);
@@ -425,6 +530,15 @@ static void tree_keeps_order(void **state)
     }
 }
 
+/* Who runs on pCPU cpu, or NULL. */
+static struct sim_task *runs_on(unsigned cpu)
+{
+    for (unsigned i = 0; i < sim_nr_tasks; i++)
+        if (sim_tasks[i].state == UNIT_RUNNING && sim_tasks[i].unit.cpu == cpu)
+            return &sim_tasks[i];
+    return NULL;
+}
+
 /* Whatever happens in whatever order, the queues stay consistent and nobody runnable is forgotten.
  */
 static void random_operations(void **state)
@@ -439,8 +553,11 @@ static void random_operations(void **state)
                      (uint64_t)rand() % NS_PER_MS);
         for (unsigned i = 0; i < 3000; i++) {
             struct sim_task *t = &sim_tasks[(unsigned)rand() % 60];
+            struct sim_task *by = runs_on(t->unit.cpu);
             uint64_t hard = (uint64_t)rand() | 1ULL << ((unsigned)rand() % nr_cpus),
                      soft = (uint64_t)rand();
+            if (!t->burst_ns && !t->runnable && by && i % 3 == 0)
+                sim_answer(t, by); /* and something else before the decision */
             if (i % 7 == 0)
                 sim_pin(t, rand() % 2 ? &hard : &all, &soft);
             else if (i % 11 == 0)
@@ -485,6 +602,7 @@ int main(void)
         cmocka_unit_test(affinity),
         cmocka_unit_test(yield),
         cmocka_unit_test(answers_go_first),
+        cmocka_unit_test(answers_and_others),
         cmocka_unit_test(cost_of_a_decision),
         cmocka_unit_test(random_operations),
     };

@@ -276,6 +276,23 @@ static void dom0_mirrors(void **state)
     assert_false(platform_mmio_claims(&vcpus[0], VHPET_BASE));
 }
 
+/* handle_pio does not ask platform_pio for the ports of ISA's slots: it serves none. */
+static void slot_ports(void **state)
+{
+    unsigned served = 0;
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        dom.hvm_params[HVM_PARAM_ACPI_IOPORTS_LOCATION] = i;
+        for (unsigned n = 0; n < 3 * 65536; n++) {
+            uint32_t val = ~0u;
+            bool is = platform_pio(&vcpus[0], (uint16_t)n, 1u << (n >> 16), false, &val);
+            assert_false(is && is_slot_port((uint16_t)n));
+            served += is;
+        }
+    }
+    assert_true(served > 100);
+}
+
 static void dom0_level(void **state)
 {
     (void)state;
@@ -309,6 +326,7 @@ int main(void)
 #define T0(f) cmocka_unit_test_setup_teardown(f, up_dom0, world_down)
     const struct CMUnitTest tests[] = {
         T(registers),
+        T(slot_ports),
         T(edge),
         T(masked_edge_is_lost),
         T(level),

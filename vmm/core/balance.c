@@ -12,8 +12,7 @@
  * A second queue's lock is only tried for while one is held.
  */
 #include "core/atomic.h"
-#include "core/runq.h"
-#include "core/time.h"
+#include "core/runq_inner.h"
 
 #define SCAN_MAX   16              /* waiting units looked at in another's queue */
 #define PROBES     4               /* queues looked at for balance */
@@ -77,10 +76,10 @@ static unsigned claim_idle_for(const struct sched_unit *u, unsigned near, bool p
     return cpu;
 }
 
-static void unlock(struct run_queue *rq, uint64_t now)
+static __attribute__((noinline)) void offer_surplus(struct run_queue *rq, bool surplus,
+                                                    uint64_t now)
 {
-    struct tree_node *first = rq->movable.first;
-    bool surplus = first && (rq->curr || rq->count > 1);
+    const struct tree_node *first = rq->movable.first;
     unsigned idle = nr_cpus;
     if (surplus != rq->surplus) {
         rq->surplus = surplus;
@@ -93,7 +92,26 @@ static void unlock(struct run_queue *rq, uint64_t now)
         idle = claim_idle_for(container_of(first, struct sched_unit, node), rq->cpu, false);
     if (idle < nr_cpus)
         sched_hook_decide_at(idle, now, now);
+}
+
+static inline __attribute__((always_inline)) void unlock(struct run_queue *rq, uint64_t now)
+{
+    bool surplus = rq->movable.first && (rq->curr || rq->count > 1);
+    if (surplus || rq->surplus)
+        offer_surplus(rq, surplus, now);
     spin_unlock(&rq->lock);
+}
+
+/* Have rq's pCPU decide at `when`. A decision that was asked for earlier looks and asks anew: so
+ * nothing is done at most switches, and the timer set about once a slice. */
+static inline void decide_at(struct run_queue *rq, uint64_t when, uint64_t now)
+{
+    if (when > now) {
+        if (when >= rq->decide_ns)
+            return;
+        rq->decide_ns = when;
+    }
+    sched_hook_decide_at(rq->cpu, when, now);
 }
 
 static inline __attribute__((always_inline)) struct run_queue *lock_unit(struct sched_unit *u)
@@ -147,14 +165,38 @@ static void queue_here(struct run_queue *rq, struct sched_unit *u, uint64_t now)
 {
     runq_insert(rq, u);
     sched_hook_state(u, UNIT_WAITING, now);
-    sched_hook_decide_at(rq->cpu, runq_next_decision(rq, now), now);
+    decide_at(rq, runq_next_decision(rq, now), now);
 }
 
-static inline __attribute__((always_inline)) void
-wake(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable, uint64_t now)
+/* u, which was handed over, waits. */
+static __attribute__((noinline)) void queue_handed(struct run_queue *rq, struct sched_unit *u,
+                                                   uint64_t now)
+{
+    rq->handed = NULL;
+    u->handed = false;
+    runq_update(rq, now);
+    runq_admit(rq, u, rq->clock, true);
+    queue_here(rq, u, now);
+}
+
+/* The same as lock_unit, for who goes on from what u is: no longer handed over. */
+static struct run_queue *lock_settled(struct sched_unit *u, uint64_t now)
 {
     struct run_queue *rq = lock_unit(u);
-    if (u->queued || u->running || u->parked || !runnable(u)) {
+    if (u->handed)
+        queue_handed(rq, u, now);
+    return rq;
+}
+
+static inline bool is_up(const struct sched_unit *u)
+{
+    return u->queued || u->running || u->parked || u->handed;
+}
+
+void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+{
+    struct run_queue *rq = lock_unit(u);
+    if (is_up(u) || !runnable(u)) {
         unlock(rq, now);
         return;
     }
@@ -164,7 +206,7 @@ wake(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable, u
         WRITE_ONCE(u->cpu, to);
         unlock(rq, now);
         rq = lock_unit(u);
-        if (u->queued || u->running || u->parked || !runnable(u)) {
+        if (is_up(u) || !runnable(u)) {
             sched_hook_decide_at(to, now, now); /* it is not idle for the set any more */
             unlock(rq, now);
             return;
@@ -172,28 +214,32 @@ wake(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable, u
     }
     runq_update(rq, now);
     runq_admit(rq, u, to == u->cpu ? from : rq->clock, true);
-    if (by && rq->curr == by) {
-        runq_insert(rq, u);
-        sched_hook_state(u, UNIT_WAITING, now);
-        u->answered = runq_is_behind(rq, u);
-        if (u->answered)
-            rq->curr->slice_end_ns = now;
-        sched_hook_decide_at(rq->cpu, runq_next_decision(rq, now), now);
-    } else {
-        queue_here(rq, u, now);
-    }
+    queue_here(rq, u, now);
     unlock(rq, now);
 }
 
-void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
+/* Would a waking u go to a pCPU that idles? */
+static inline bool idle_for(const struct sched_unit *u)
 {
-    wake(u, NULL, runnable, now);
+    uint64_t idle = 0;
+    for (unsigned w = 0; w < WORDS; w++)
+        idle |= READ_ONCE(idle_set[w]) & u->hard[w];
+    return idle;
 }
 
-void sched_answer(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable,
-                  uint64_t now)
+bool sched_hand_over(struct sched_unit *u, struct run_queue *rq, runnable_fn *runnable)
 {
-    wake(u, by, runnable, now);
+    bool handed = false;
+    if (READ_ONCE(u->cpu) != rq->cpu)
+        return false;
+    spin_lock(&rq->lock);
+    if (u->cpu == rq->cpu && rq->curr && !rq->handed && !is_up(u) && unit_prefers(u, rq->cpu) &&
+        !idle_for(u) && runnable(u)) {
+        rq->handed = u;
+        u->handed = handed = true;
+    }
+    spin_unlock(&rq->lock);
+    return handed;
 }
 
 void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
@@ -206,7 +252,7 @@ void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
 
 void sched_sleep(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
 {
-    struct run_queue *rq = lock_unit(u);
+    struct run_queue *rq = lock_settled(u, now);
     if (!runnable(u)) {
         if (u->queued) {
             runq_remove(rq, u);
@@ -223,7 +269,7 @@ void sched_sleep(struct sched_unit *u, runnable_fn *runnable, uint64_t now)
 
 void sched_forget(struct sched_unit *u, uint64_t now)
 {
-    struct run_queue *rq = lock_unit(u);
+    struct run_queue *rq = lock_settled(u, now);
     if (u->queued)
         runq_remove(rq, u);
     spin_lock(&u->share->lock);
@@ -236,7 +282,7 @@ void sched_forget(struct sched_unit *u, uint64_t now)
 void sched_changed(struct sched_unit *u, const uint64_t *hard, const uint64_t *soft,
                    runnable_fn *runnable, uint64_t now)
 {
-    struct run_queue *rq = lock_unit(u);
+    struct run_queue *rq = lock_settled(u, now);
     bool was_queued = u->queued;
     if (was_queued)
         runq_remove(rq, u);
@@ -433,28 +479,20 @@ static struct sched_unit *pick_or_steal(struct run_queue *rq, bool *busy, uint64
     return u;
 }
 
-struct sched_unit *sched_next(unsigned cpu, runnable_fn *runnable, uint64_t now)
+/* The whole of a decision, with moves between queues. rq is locked, its current unit charged. NULL:
+ * idle. */
+static __attribute__((noinline)) struct sched_unit *decide(struct run_queue *rq,
+                                                           runnable_fn *runnable, uint64_t now)
 {
-    struct run_queue *rq = queue_of(cpu);
-    for (;; __builtin_ia32_pause()) {
-        struct sched_unit *u, *next;
-        bool goes_on = false, again = false, busy = false;
-        spin_lock(&rq->lock);
-        u = rq->curr;
-        if (u) {
-            runq_update(rq, now);
-            goes_on = runnable(u);
-            if (goes_on && !u->yielded && now < u->slice_end_ns) {
-                sched_hook_decide_at(cpu, u->slice_end_ns, now);
-                unlock(rq, now);
-                return u;
-            }
-        }
+    for (;; spin_lock(&rq->lock)) {
+        struct sched_unit *u = rq->curr, *next;
+        bool goes_on = u && runnable(u), again = false, busy = false;
         rq->decisions++;
         if (u && u->answered && now >= u->slice_end_ns)
             u->yielded = true;
         if (u && !stop(rq, u, goes_on, &again, now)) {
             spin_unlock(&rq->lock);
+            __builtin_ia32_pause();
             continue;
         }
         if (now >= rq->next_balance_ns && rq->weight)
@@ -465,19 +503,105 @@ struct sched_unit *sched_next(unsigned cpu, runnable_fn *runnable, uint64_t now)
             next = next ? next : runq_pick(rq, now);
         }
         if (!next) { /* idle, unless work comes up between the last look and the set */
-            set_bit(cpu, idle_set);
+            set_bit(rq->cpu, idle_set);
             smp_mb();
             next = pick_or_steal(rq, &busy, now);
         }
         if (next) {
-            clear_bit(cpu, idle_set);
+            clear_bit(rq->cpu, idle_set);
             sched_hook_state(next, UNIT_RUNNING, now);
-            sched_hook_decide_at(cpu, next->slice_end_ns, now);
+            decide_at(rq, next->slice_end_ns, now);
         }
         unlock(rq, now);
         if (next || !busy)
             return next;
+        __builtin_ia32_pause();
     }
+}
+
+/* u waits here, and a decision is being taken. */
+static __attribute__((noinline)) void queue_for_now(struct run_queue *rq, struct sched_unit *u,
+                                                    uint64_t now)
+{
+    runq_insert(rq, u);
+    sched_hook_state(u, UNIT_WAITING, now);
+    (void)runq_next_decision(rq, now); /* the current unit's slice may get shorter */
+}
+
+/* Who was handed over waits; but it is returned, and not queued, when it takes the pCPU from u, the
+ * current unit, which is charged, and nobody else is before it. first is rq_best(rq). */
+static inline struct sched_unit *take_handed(struct run_queue *rq, struct sched_unit *u,
+                                             const struct sched_unit *first, uint64_t now)
+{
+    struct sched_unit *h = rq->handed;
+    rq->handed = NULL;
+    h->handed = false;
+    admit_sleeper(rq, h);
+    h->answered = vtime_before(h->vtime, u->vtime);
+    if (h->answered) {
+        u->slice_end_ns = now;
+        if (!first || vtime_before(h->vtime, waiting_vtime(rq, first)))
+            return h;
+    }
+    queue_for_now(rq, h, now);
+    return NULL;
+}
+
+/* Is it more than a matter of u, the current unit, and of next, who would take its place? */
+static inline bool is_involved(const struct run_queue *rq, const struct sched_unit *u,
+                               const struct sched_unit *next, bool goes_on, uint64_t now)
+{
+    return !next || next->share->cap || u->claim_ns || now >= rq->next_balance_ns ||
+           (goes_on && !unit_prefers(u, rq->cpu));
+}
+
+struct sched_unit *sched_next(struct run_queue *rq, runnable_fn *runnable, uint64_t now)
+{
+    struct sched_unit *u, *next, *handed = NULL;
+    bool goes_on;
+
+    spin_lock(&rq->lock);
+    u = rq->curr;
+    if (!u)
+        return decide(rq, runnable, now);
+    next = rq_best(rq);
+    rq_charge(rq, u, next, now);
+    if (rq->handed) {
+        handed = take_handed(rq, u, next, now);
+        next = handed ? handed : rq_best(rq);
+    }
+    goes_on = runnable(u);
+    if (goes_on && !u->yielded && now < u->slice_end_ns) {
+        decide_at(rq, u->slice_end_ns, now);
+        unlock(rq, now);
+        return u;
+    }
+    if (is_involved(rq, u, next, goes_on, now) ||
+        (!handed && goes_on && vtime_before(u->vtime, waiting_vtime(rq, next)))) {
+        if (handed)
+            queue_for_now(rq, handed, now);
+        return decide(rq, runnable, now);
+    }
+    rq->decisions++;
+    if (!handed)
+        rq_remove(rq, next);
+    rq->weight -= u->weight;
+    u->running = u->answered = false;
+    sched_hook_state(u, goes_on ? UNIT_WAITING : UNIT_STOPPED, now);
+    if (goes_on)
+        rq_insert(rq, u);
+    rq_start(rq, next, now);
+    sched_hook_state(next, UNIT_RUNNING, now);
+    decide_at(rq, next->slice_end_ns, now);
+    unlock(rq, now);
+    return next;
+}
+
+void sched_due(struct run_queue *rq)
+{
+    spin_lock(&rq->lock);
+    rq->decide_ns = TIME_NEVER;
+    spin_unlock(&rq->lock);
 }
 
 void balance_reset(void)

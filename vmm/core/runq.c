@@ -4,24 +4,15 @@
  * step have had time in the ratio of their weights. A slice is the unit's part of a round, so that
  * each runs about once a round and no share is off by more than one slice.
  */
-#include "core/runq.h"
+#include "core/runq_inner.h"
 
-#include "core/time.h"
-
-#define VTIME_SCALE   (WEIGHT_DEFAULT * 64UL)
-#define WAKE_BONUS_NS NS_PER_MS /* at weight 256: how far a sleeper may be ahead of its rights */
-#define WINDOW_ROUNDS 16        /* clocks further apart than that tell nothing of fairness */
+#define WINDOW_ROUNDS 16 /* clocks further apart than that tell nothing of fairness */
 
 uint64_t sched_ratelimit_ns = RATELIMIT_DEFAULT_US * NS_PER_US;
 
 uint64_t vtime_of(uint64_t ns, uint64_t weight)
 {
-    return ns * VTIME_SCALE / weight;
-}
-
-static bool before(uint64_t a, uint64_t b)
-{
-    return (int64_t)(a - b) < 0;
+    return vtime_in(ns, weight);
 }
 
 /* ---- shares: weights and budgets --------------------------------------------------------------
@@ -130,45 +121,17 @@ void unit_set_affinity(struct sched_unit *u, const uint64_t *hard, const uint64_
  * ------------------------------------------------------------------------------------ */
 void runq_init(struct run_queue *rq, unsigned cpu)
 {
-    *rq = (struct run_queue){.cpu = cpu, .random = cpu * 2654435761u + 1};
-}
-
-static struct tree *tree_of(struct run_queue *rq, const struct sched_unit *u)
-{
-    return u->pinned ? &rq->pinned : &rq->movable;
-}
-
-static struct sched_unit *unit_of(struct tree_node *n)
-{
-    return container_of(n, struct sched_unit, node);
-}
-
-/* The waiting unit with the least virtual time. */
-static inline __attribute__((always_inline)) struct sched_unit *best(const struct run_queue *rq)
-{
-    struct tree_node *m = rq->movable.first, *p = rq->pinned.first;
-    if (unlikely(p) && (!m || before(p->key, m->key)))
-        m = p;
-    return m ? unit_of(m) : NULL;
+    *rq = (struct run_queue){.cpu = cpu, .random = cpu * 2654435761u + 1, .decide_ns = TIME_NEVER};
 }
 
 void runq_insert(struct run_queue *rq, struct sched_unit *u)
 {
-    u->weight = u->share->weight;
-    u->node.key = u->vtime - rq->base;
-    u->queued = true;
-    rq->steps += tree_insert(tree_of(rq, u), &u->node);
-    rq->count++;
-    rq->weight += u->weight;
+    rq_insert(rq, u);
 }
 
 void runq_remove(struct run_queue *rq, struct sched_unit *u)
 {
-    rq->steps += tree_remove(tree_of(rq, u), &u->node);
-    u->vtime = u->node.key + rq->base;
-    u->queued = false;
-    rq->count--;
-    rq->weight -= u->weight;
+    rq_remove(rq, u);
 }
 
 void runq_set_clock(struct run_queue *rq, uint64_t clock)
@@ -190,36 +153,17 @@ void runq_admit(struct run_queue *rq, struct sched_unit *u, uint64_t from, bool 
         else if ((int64_t)apart > window || (int64_t)apart < -window)
             u->vtime += apart;
     }
-    /* Who slept knows nothing of the queue's clock, which runq_set_clock may have put back since:
-     * its virtual time counts only near the clock, no more ahead than one turn can bring it. */
-    uint64_t earliest = rq->clock - vtime_of(WAKE_BONUS_NS, WEIGHT_DEFAULT);
-    uint64_t latest = rq->clock + vtime_of(ROUND_NS, u->share->weight);
-    if (slept && before(u->vtime, earliest))
-        u->vtime = earliest;
-    if (slept && before(latest, u->vtime))
-        u->vtime = latest;
+    if (slept)
+        admit_sleeper(rq, u);
 }
 
 void runq_update(struct run_queue *rq, uint64_t now)
 {
-    struct sched_unit *u = rq->curr, *first = best(rq);
-    uint64_t least;
-    if (u && now > u->charged_ns) {
-        u->vtime += vtime_of(now - u->charged_ns, u->weight);
-        if (u->claim_ns || u->share->cap)
-            u->claim_ns -= (int64_t)(now - u->charged_ns);
-        u->charged_ns = now;
-    }
-    if (first)
-        least = first->node.key + rq->base;
-    else if (u)
-        least = u->vtime;
-    else
-        return;
-    if (u && before(u->vtime, least))
-        least = u->vtime;
-    if (before(rq->clock, least))
-        rq->clock = least;
+    struct sched_unit *first = rq_best(rq);
+    if (rq->curr)
+        rq_charge(rq, rq->curr, first, now);
+    else if (first && vtime_before(rq->clock, waiting_vtime(rq, first)))
+        rq->clock = waiting_vtime(rq, first);
 }
 
 void runq_reweigh(struct run_queue *rq, struct sched_unit *u, uint64_t now)
@@ -235,35 +179,17 @@ void runq_reweigh(struct run_queue *rq, struct sched_unit *u, uint64_t now)
     u->weight = to;
 }
 
-/* u's part of a round among all that wait and run. */
-static uint64_t slice(const struct run_queue *rq, const struct sched_unit *u)
-{
-    uint64_t ns = ROUND_NS * u->weight / rq->weight;
-    uint64_t least = sched_ratelimit_ns ? sched_ratelimit_ns : SLICE_MIN_NS;
-    return u->answered ? least : MAX(ns, least);
-}
-
-bool runq_is_behind(const struct run_queue *rq, const struct sched_unit *u)
-{
-    return before(u->node.key + rq->base, rq->curr->vtime);
-}
-
 struct sched_unit *runq_pick(struct run_queue *rq, uint64_t now)
 {
     struct sched_unit *u;
-    while ((u = best(rq))) {
-        runq_remove(rq, u);
+    while ((u = rq_best(rq))) {
+        rq_remove(rq, u);
         if (!u->share->cap || claim(u, now))
             break;
     }
     if (!u)
         return NULL;
-    u->running = true;
-    u->yielded = false;
-    u->run_start_ns = u->charged_ns = now;
-    rq->curr = u;
-    rq->weight += u->weight;
-    u->slice_end_ns = now + slice(rq, u);
+    rq_start(rq, u, now);
     if (u->claim_ns)
         u->slice_end_ns = MIN(u->slice_end_ns, now + (uint64_t)u->claim_ns);
     return u;
@@ -283,14 +209,14 @@ void runq_put(struct run_queue *rq, uint64_t now)
 
 uint64_t runq_next_decision(struct run_queue *rq, uint64_t now)
 {
-    struct sched_unit *u = rq->curr, *first = best(rq);
+    struct sched_unit *u = rq->curr, *first = rq_best(rq);
     if (!u)
         return first ? now : TIME_NEVER;
     if (now > u->charged_ns)
         runq_update(rq, now);
     if (first) {
         u->slice_end_ns = MIN(u->slice_end_ns, u->run_start_ns + slice(rq, u));
-        if (before(first->node.key + rq->base, u->vtime))
+        if (vtime_before(waiting_vtime(rq, first), u->vtime))
             u->slice_end_ns = MIN(u->slice_end_ns, u->run_start_ns + sched_ratelimit_ns);
     }
     return MAX(u->slice_end_ns, now);

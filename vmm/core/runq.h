@@ -41,6 +41,16 @@ struct tree {
 /* Equal keys stay in the order of insertion. Both return the number of nodes looked at. */
 unsigned tree_insert(struct tree *t, struct tree_node *n);
 unsigned tree_remove(struct tree *t, struct tree_node *n);
+/* n, whose links are NULL, becomes the only node of a tree; is it that? */
+static inline void tree_plant(struct tree *t, struct tree_node *n)
+{
+    n->height = 1;
+    t->root = t->first = n;
+}
+static inline bool tree_is_alone(const struct tree *t, const struct tree_node *n)
+{
+    return t->root == n && n->height == 1;
+}
 /* The node after n in order, or NULL. */
 struct tree_node *tree_next(const struct tree_node *n);
 
@@ -61,8 +71,9 @@ struct sched_unit {
     struct tree_node node; /* while queued */
     struct sched_share *share;
     unsigned cpu; /* runs, waits, or ran last there */
-    bool running, queued, parked, yielded;
-    bool answered;         /* put before its answerer (sched_answer) until its next turn ends */
+    bool running, queued, parked, handed;
+    bool yielded;
+    bool answered;         /* went before its answerer (sched_hand_over) until its turn ends */
     bool pinned;           /* may run on one pCPU only */
     uint32_t weight;       /* as counted in the queue's */
     uint64_t vtime;        /* while not queued */
@@ -80,10 +91,12 @@ struct run_queue {
     struct tree movable, pinned; /* waiting units */
     unsigned count;              /* of both */
     struct sched_unit *curr;
-    uint64_t weight; /* of waiting and running units */
+    struct sched_unit *handed; /* woken, and looked at by the decision that comes at once */
+    uint64_t weight;           /* of waiting and running units */
     uint64_t clock;
     uint64_t base;                            /* a node's key is its virtual time less this */
     uint64_t next_balance_ns;                 /* not before */
+    uint64_t decide_ns;                       /* sched_hook_decide_at was called for; TIME_NEVER */
     uint64_t decisions, steps, steals, pulls; /* counters; steps: nodes and queues looked at */
     unsigned cpu;                             /* whose queue it is */
     uint32_t random;
@@ -98,7 +111,8 @@ enum unit_state { UNIT_STOPPED, UNIT_WAITING, UNIT_RUNNING };
 void sched_hook_state(struct sched_unit *u, enum unit_state state, uint64_t now);
 /* Call share_release at `when`. Under a queue's and the share's lock. */
 void sched_hook_release_at(struct sched_share *s, uint64_t when);
-/* Make pCPU `cpu` call sched_next at `when`, at once when that is not after now. Under a queue's
+/* Make pCPU `cpu` call sched_next at `when`, at once when that is not after now; what was asked for
+ * a later time may be forgotten. sched_due before the call if it was not at once. Under a queue's
  * lock. */
 void sched_hook_decide_at(unsigned cpu, uint64_t when, uint64_t now);
 /* The queue of a pCPU below nr_cpus. */
@@ -137,8 +151,6 @@ void runq_put(struct run_queue *rq, uint64_t now);
 /* When the queue must decide next, as it is now: at once (now), or a time; TIME_NEVER when it is
  * empty. Shortens the current unit's slice for those that wait. */
 uint64_t runq_next_decision(struct run_queue *rq, uint64_t now);
-/* Is u, which waits here, behind the current unit in virtual time? As of the last runq_update. */
-bool runq_is_behind(const struct run_queue *rq, const struct sched_unit *u);
 /* Charge the current unit and move the clock on, as of now. */
 void runq_update(struct run_queue *rq, uint64_t now);
 /* Shift the queue in virtual time, so that its clock is `clock`. */
@@ -160,11 +172,11 @@ typedef bool runnable_fn(const struct sched_unit *u);
 /* Make u waiting somewhere it may run, unless `runnable`, asked under its lock, says no, or it
  * waits, runs or is parked already. */
 void sched_wake(struct sched_unit *u, runnable_fn *runnable, uint64_t now);
-/* The same for u that waited for what `by`, the current unit of this pCPU, has now done for it. If
- * it waits in by's queue and is behind it in virtual time, it takes the pCPU from it at once, for
- * no longer than the rate limit: then by goes on. */
-void sched_answer(struct sched_unit *u, const struct sched_unit *by, runnable_fn *runnable,
-                  uint64_t now);
+/* The same for u that waited for what the current unit of rq, this pCPU's queue, has now done for
+ * it, if it is to wait in rq: true. Then the caller has sched_next called at once: u takes the pCPU
+ * when it is behind in virtual time, for no longer than the rate limit: then the other goes on.
+ * False: nothing was done. */
+bool sched_hand_over(struct sched_unit *u, struct run_queue *rq, runnable_fn *runnable);
 /* u came from share_release: it may run again. */
 void sched_unpark(struct sched_unit *u, runnable_fn *runnable, uint64_t now);
 /* u, when not `runnable`, waits no longer, and its pCPU is poked when it runs. */
@@ -176,9 +188,11 @@ void sched_changed(struct sched_unit *u, const uint64_t *hard, const uint64_t *s
                    runnable_fn *runnable, uint64_t now);
 /* The pCPU's current unit lets others go first once. */
 void sched_yield_cpu(unsigned cpu, uint64_t now);
-/* Decide for pCPU cpu, its own loop only. Returns who runs now, until slice_end_ns (the same as
+/* Decide for rq's pCPU, its own loop only. Returns who runs now, until slice_end_ns (the same as
  * before when nothing changes), NULL to idle: then wake-ups and surplus units are sent here. */
-struct sched_unit *sched_next(unsigned cpu, runnable_fn *runnable, uint64_t now);
+struct sched_unit *sched_next(struct run_queue *rq, runnable_fn *runnable, uint64_t now);
+/* A time that sched_hook_decide_at gave has come; sched_next follows. */
+void sched_due(struct run_queue *rq);
 /* A pCPU for a new unit: the one with least weight in its affinity. O(pCPUs). */
 unsigned sched_place_new(const struct sched_unit *u);
 /* Forget which pCPUs are idle: before the first of them decides (the simulator starts over). */

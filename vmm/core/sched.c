@@ -45,18 +45,17 @@ struct run_queue *sched_hook_queue(unsigned cpu)
 
 static void slice_expired(void *data)
 {
-    cpu_raise(data, SOFTIRQ_SCHED);
+    struct cpu *c = data;
+    sched_due(&c->rq);
+    cpu_raise(c, SOFTIRQ_SCHED);
 }
 
-/* A timer that comes too early only has the decision looked at, which sets it anew: so it is left
- * alone at most switches, and set about once a slice. */
 void sched_hook_decide_at(unsigned cpu, uint64_t when, uint64_t now)
 {
-    struct timer *t = &slice_timer[cpu];
     if (when <= now)
         cpu_raise(cpus[cpu], SOFTIRQ_SCHED);
-    else if (!timer_pending(t) || READ_ONCE(t->expires_ns) > when)
-        timer_set(t, when);
+    else
+        timer_set(&slice_timer[cpu], when);
 }
 
 void sched_hook_release_at(struct sched_share *s, uint64_t when)
@@ -210,10 +209,13 @@ void vcpu_unblock(struct vcpu *v, uint32_t bits)
 
 void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits)
 {
-    struct vcpu *by = this_cpu()->curr;
+    struct cpu *c = this_cpu();
     atomic_or(&v->work, work);
     atomic_and(&v->block, ~bits);
-    sched_answer(&v->sched, by ? &by->sched : NULL, runnable, now_ns());
+    if (likely(sched_hand_over(&v->sched, &c->rq, runnable)))
+        atomic_or(&c->work, SOFTIRQ_SCHED);
+    else
+        sched_wake(&v->sched, runnable, now_ns());
 }
 
 void vcpu_block(struct vcpu *v, uint32_t bits)
@@ -306,7 +308,7 @@ static void schedule(struct cpu *c)
     struct vcpu *prev = c->curr;
     uint64_t now = now_ns();
     WRITE_ONCE(c->curr, NULL);
-    struct sched_unit *u = sched_next(c->id, runnable, now);
+    struct sched_unit *u = sched_next(&c->rq, runnable, now);
     struct vcpu *next = u ? vcpu_of(u) : NULL;
     if (next && c->state_vcpu != next) {
         save_held_state(c);

@@ -30,9 +30,6 @@ static struct {
 } irq_table[256];
 static spinlock_t irq_table_lock;
 
-#define FIXUP(fault, resume)                                                                       \
-    ".pushsection .fixup, \"a\"\n\t.quad " fault ", " resume "\n\t.popsection\n\t"
-
 int rdmsr_safe(uint32_t msr, uint64_t *val)
 {
     uint32_t lo = 0, hi = 0;
@@ -51,22 +48,6 @@ int wrmsr_safe(uint32_t msr, uint64_t val)
                      : "+r"(err)
                      : "c"(msr), "a"((uint32_t)val), "d"((uint32_t)(val >> 32))
                      : "memory");
-    return err;
-}
-
-int xrstor_safe(const void *area, uint64_t mask, bool have_xsave)
-{
-    int err = -EFAULT;
-    if (have_xsave)
-        __asm__ volatile("1: xrstor64 (%1)\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
-                         : "+r"(err)
-                         : "r"(area), "a"((uint32_t)mask), "d"((uint32_t)(mask >> 32))
-                         : "memory");
-    else
-        __asm__ volatile("1: fxrstor64 (%1)\n\txor %0, %0\n2:\n\t" FIXUP("1b", "2b")
-                         : "+r"(err)
-                         : "r"(area)
-                         : "memory");
     return err;
 }
 

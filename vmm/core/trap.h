@@ -31,5 +31,6 @@ int trap_alloc_vector(irq_fn *fn, unsigned data);
 /* MSR access that may fault: 0, or -EFAULT on #GP. */
 int rdmsr_safe(uint32_t msr, uint64_t *val);
 int wrmsr_safe(uint32_t msr, uint64_t val);
-/* XRSTOR / FXRSTOR of an area the guest or a tool shaped: 0 or -EFAULT. */
-int xrstor_safe(const void *area, uint64_t mask, bool have_xsave);
+/* For inline assembly: a fault at label `fault` goes on at label `resume`. */
+#define FIXUP(fault, resume)                                                                       \
+    ".pushsection .fixup, \"a\"\n\t.quad " fault ", " resume "\n\t.popsection\n\t"

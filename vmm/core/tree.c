@@ -91,8 +91,8 @@ unsigned tree_insert(struct tree *t, struct tree_node *n)
     unsigned steps = 1;
     bool first = true;
     if (likely(!t->root)) {
-        *n = (struct tree_node){.key = n->key, .height = 1};
-        t->root = t->first = n;
+        n->left = n->right = n->parent = NULL;
+        tree_plant(t, n);
         return steps;
     }
     while (*at) {
@@ -128,7 +128,7 @@ unsigned tree_remove(struct tree *t, struct tree_node *n)
 {
     struct tree_node *from; /* the lowest node whose height may have changed */
     unsigned steps = 1;
-    if (likely(t->root == n && n->height == 1)) { /* alone */
+    if (likely(tree_is_alone(t, n))) {
         t->root = t->first = NULL;
         return steps;
     }

@@ -251,7 +251,7 @@ void vcpu_post(struct vcpu *v);
 void vcpu_unblock(struct vcpu *v, uint32_t bits);
 void vcpu_block(struct vcpu *v, uint32_t bits);
 /* The current vCPU has done what v waits for: set the work, clear the block bits, and let v have
- * the pCPU back (sched_answer). */
+ * the pCPU back (sched_hand_over). */
 void vcpu_answer(struct vcpu *v, uint32_t work, uint32_t bits);
 bool vcpu_runnable(const struct vcpu *v);
 void vcpu_sleep(
@@ -282,6 +282,7 @@ static inline uint64_t guest_tsc(const struct vcpu *v, uint64_t host)
 /* Copy between the hypervisor and the *current* vCPU's linear address space with the privileges of
  * the kernel (hypercall arguments). 0 or -EFAULT. Any length; may cross pages. */
 int copy_from_guest(void *dst, uint64_t gva, size_t bytes);
+int copy_word_from_guest(struct vcpu *v, uint32_t *dst, uint64_t gva); /* v == current */
 int copy_to_guest(uint64_t gva, const void *src, size_t bytes);
 int clear_guest(uint64_t gva, size_t bytes);
 /* The same by guest-physical address in domain d; RAM only. */

@@ -29,7 +29,7 @@ static __attribute__((noinline)) void wake_pollers(struct domain *d, unsigned po
     }
 }
 
-void evtchn_set_pending(struct domain *d, struct evtchn *chn, unsigned port)
+static inline void set_pending(struct domain *d, struct evtchn *chn, unsigned port)
 {
     struct evtchn_domain *ed = d->evtchn;
     struct evtchn_fifo *f = atomic_load(&ed->fifo);
@@ -42,6 +42,11 @@ void evtchn_set_pending(struct domain *d, struct evtchn *chn, unsigned port)
         wake_pollers(d, port);
 }
 STATIC_ASSERT(ARRAY_SIZE(((struct evtchn_domain *)0)->polling) == 2);
+
+void evtchn_set_pending(struct domain *d, struct evtchn *chn, unsigned port)
+{
+    set_pending(d, chn, port);
+}
 
 static bool is_pending(struct domain *d, unsigned port)
 {
@@ -65,7 +70,7 @@ int evtchn_port_pending(struct domain *d, unsigned port)
 }
 
 /* Raise the far end of chn, which is interdomain and locked. */
-static void send_to_peer(struct evtchn *chn)
+static inline __attribute__((always_inline)) void send_to_peer(struct evtchn *chn)
 {
     struct domain *d = chn->peer;
     struct evtchn *far = evtchn_get(d, chn->peer_port);
@@ -73,7 +78,7 @@ static void send_to_peer(struct evtchn *chn)
     if (far->xen_fn)
         far->xen_fn(d->vcpu[far->vcpu]);
     else
-        evtchn_set_pending(d, far, chn->peer_port);
+        set_pending(d, far, chn->peer_port);
 }
 
 static int evtchn_send(struct domain *d, unsigned port)
@@ -616,7 +621,7 @@ long do_event_channel_op(struct vcpu *v, const uint64_t arg[6])
 
     if ((uint32_t)arg[0] != EVTCHNOP_send)
         return other_op(v, arg);
-    if (copy_from_guest(&send, arg[1], sizeof(send)))
+    if (copy_word_from_guest(v, &send.port, arg[1]))
         return -EFAULT;
     return evtchn_send(v->domain, send.port);
 }

@@ -66,7 +66,7 @@ static void unlock_queues(struct fifo_queue *a, struct fifo_queue *b)
 /* Put port in the LINK of the queue's tail; false when the guest has taken the tail already. The
  * guest changes the word too: after a few lost races BUSY makes an honest one wait, and a hostile
  * one loses its queue. */
-static bool fifo_link(event_word_t *tail, uint32_t port)
+static __attribute__((noinline)) bool fifo_link(event_word_t *tail, uint32_t port)
 {
     enum { TRIES = 8, POLITE_TRIES = 4 };
 
@@ -83,50 +83,73 @@ static bool fifo_link(event_word_t *tail, uint32_t port)
     return false;
 }
 
-/* Append port, which is PENDING and unmasked, to the queue of its vCPU and priority, unless it is
- * in a queue already. */
-static void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn *chn,
-                         event_word_t *word, unsigned port)
+/* Lock q and the queue that chn was last linked to, which is returned: q when there is none. */
+static __attribute__((noinline)) struct fifo_queue *
+lock_both(const struct evtchn_fifo *f, const struct evtchn *chn, struct fifo_queue *q)
 {
-    struct evtchn_fifo_control_block *block;
-    struct fifo_queue *q, *old;
-    uint16_t last, target;
-    bool announce = false;
-
     for (;;) {
-        last = READ_ONCE(chn->last_queue);
-        target = (uint16_t)(READ_ONCE(chn->vcpu) << 8 | READ_ONCE(chn->priority));
-        q = fifo_queue(f, target);
-        if (!q)
-            return; /* that vCPU has no control block: the event stays PENDING */
-        old = last == target ? q : fifo_queue(f, last);
+        uint16_t last = READ_ONCE(chn->last_queue);
+        struct fifo_queue *old = fifo_queue(f, last);
+
         if (!old)
             old = q;
         lock_queues(q, old);
         if (READ_ONCE(chn->last_queue) == last)
-            break;
+            return old;
         unlock_queues(q, old);
     }
-    block = f->vcpu[target >> 8]->block;
-    if (!(atomic_or(word, WORD_LINKED) & WORD_LINKED)) {
+}
+
+/* The same, but mostly it was linked to q. */
+static inline struct fifo_queue *lock_for(const struct evtchn_fifo *f, const struct evtchn *chn,
+                                          struct fifo_queue *q, unsigned target)
+{
+    if (likely(READ_ONCE(chn->last_queue) == target)) {
+        spin_lock(&q->lock);
+        if (likely(READ_ONCE(chn->last_queue) == target))
+            return q;
+        spin_unlock(&q->lock);
+    }
+    return lock_both(f, chn, q);
+}
+
+/* Append port, which is PENDING and unmasked, to the queue of its vCPU and priority, unless it is
+ * in a queue already. */
+static inline void fifo_enqueue(struct domain *d, struct evtchn_fifo *f, struct evtchn *chn,
+                                event_word_t *word, unsigned port)
+{
+    unsigned vcpu = READ_ONCE(chn->vcpu), priority = READ_ONCE(chn->priority);
+    unsigned target = vcpu << 8 | priority;
+    struct fifo_vcpu *fv = atomic_load(&f->vcpu[vcpu]);
+    struct fifo_queue *q, *old;
+    bool announce = false;
+
+    if (!fv)
+        return; /* that vCPU has no control block: the event stays PENDING */
+    q = &fv->queue[priority];
+    old = lock_for(f, chn, q, target);
+    if (!test_and_set_bit(EVTCHN_FIFO_LINKED, word)) {
         event_word_t *tail = NULL;
 
         /* It was the tail of a queue that has been emptied: that queue must not link behind it. */
         if (old->tail == port)
             old->tail = 0;
-        WRITE_ONCE(chn->last_queue, target);
+        WRITE_ONCE(chn->last_queue, (uint16_t)target);
         if (q->tail)
             tail = fifo_word(f, q->tail);
         q->tail = port;
         if (!tail || !fifo_link(tail, port)) {
-            atomic_store(&block->head[target & 0xff], port);
+            atomic_store(&fv->block->head[priority], port);
             announce = true;
         }
     }
-    unlock_queues(q, old);
+    if (likely(old == q))
+        spin_unlock(&q->lock);
+    else
+        unlock_queues(q, old);
 
-    if (announce && !test_and_set_bit(target & 0xff, &block->ready))
-        evtchn_mark_vcpu(d->vcpu[target >> 8]);
+    if (announce && !test_and_set_bit(priority, &fv->block->ready))
+        evtchn_mark_vcpu(d->vcpu[vcpu]);
 }
 
 void evtchn_fifo_set_pending(struct domain *d, struct evtchn_fifo *f, struct evtchn *chn,
@@ -140,7 +163,8 @@ void evtchn_fifo_set_pending(struct domain *d, struct evtchn_fifo *f, struct evt
         if (!word)
             return;
     }
-    if (atomic_or(word, WORD_PENDING) & (WORD_MASKED | WORD_LINKED))
+    set_bit(EVTCHN_FIFO_PENDING, word); /* a barrier: who unmasks it later finds it pending */
+    if (READ_ONCE(*word) & (WORD_MASKED | WORD_LINKED))
         return; /* the guest will ask by unmask, or finds it in the queue */
     fifo_enqueue(d, f, chn, word, port);
 }

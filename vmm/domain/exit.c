@@ -104,18 +104,27 @@ static __attribute__((noinline)) void single_step(struct vcpu *v)
     hvm_inject_exception(v, EXC_DB, -1);
 }
 
+/* RIP has gone past 4 GiB, or each instruction traps. */
+static __attribute__((noinline)) void skip_with_care(struct vcpu *v, uint64_t old)
+{
+    /* Only 64-bit code gets past. */
+    if ((old ^ v->regs.rip) >> 32 && hvm_ops->get_code_bytes(v) != 8)
+        v->regs.rip = (uint32_t)v->regs.rip;
+    hvm_ops->set_interrupt_shadow(v, 0);
+    if (v->regs.rflags & RFLAGS_TF)
+        single_step(v);
+}
+
 void hvm_skip(struct vcpu *v, unsigned bytes)
 {
-    uint64_t old = v->regs.rip, rip = old + bytes;
+    uint64_t old = v->regs.rip, rip = old + bytes, rflags = v->regs.rflags & ~RFLAGS_RF;
 
-    /* Past 4 GiB: only 64-bit code gets there. */
-    if (unlikely((old ^ rip) >> 32) && hvm_ops->get_code_bytes(v) != 8)
-        rip = (uint32_t)rip;
     v->regs.rip = rip;
-    v->regs.rflags &= ~RFLAGS_RF;
-    hvm_ops->set_interrupt_shadow(v, 0);
-    if (unlikely(v->regs.rflags & RFLAGS_TF))
-        single_step(v);
+    v->regs.rflags = rflags;
+    if (unlikely((old ^ rip) >> 32 || rflags & RFLAGS_TF))
+        skip_with_care(v, old);
+    else
+        hvm_ops->set_interrupt_shadow(v, 0);
 }
 
 /* ---- the length of an instruction that the CPU did not tell

@@ -12,7 +12,8 @@ void exit_cpuid(struct vcpu *v, unsigned insn_bytes);
 void exit_rdmsr(struct vcpu *v, unsigned insn_bytes);
 void exit_wrmsr(struct vcpu *v, unsigned insn_bytes);
 void exit_hlt(struct vcpu *v, unsigned insn_bytes);
-void exit_vmcall(struct vcpu *v, unsigned insn_bytes);
+/* code_bytes, cpl: get_code_bytes and get_cpl. */
+void exit_vmcall(struct vcpu *v, unsigned insn_bytes, unsigned code_bytes, unsigned cpl);
 void exit_xsetbv(struct vcpu *v, unsigned insn_bytes);
 void exit_nested_fault(struct vcpu *v, paddr_t gpa, uint64_t gla, bool gla_valid, bool write,
                        bool exec, const uint8_t *insn, unsigned insn_bytes);

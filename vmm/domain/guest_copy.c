@@ -65,6 +65,16 @@ int copy_from_guest(void *dst, uint64_t gva, size_t bytes)
     return copy_linear(gva, dst, bytes, COPY_FROM);
 }
 
+int copy_word_from_guest(struct vcpu *v, uint32_t *dst, uint64_t gva)
+{
+    struct insn_place at;
+
+    hvm_ops->get_insn_place(v, &at);
+    if (likely(guest_peek(v, &at.mode, gva, dst, sizeof(*dst))))
+        return 0;
+    return copy_linear(gva, dst, sizeof(*dst), COPY_FROM);
+}
+
 int copy_to_guest(uint64_t gva, const void *src, size_t bytes)
 {
     return copy_linear(gva, (void *)src, bytes, COPY_TO);

@@ -94,16 +94,16 @@ static void arguments32(const struct guest_regs *r, uint64_t arg[6])
 }
 
 /* VMCALL or VMMCALL from kernel mode: number in rax, arguments by width, result in rax. */
-void exit_vmcall(struct vcpu *v, unsigned insn_bytes)
+void exit_vmcall(struct vcpu *v, unsigned insn_bytes, unsigned code_bytes, unsigned cpl)
 {
     struct guest_regs *r = &v->regs;
-    bool wide = hvm_ops->get_code_bytes(v) == 8;
+    bool wide = code_bytes == 8;
     uint64_t nr = wide ? r->gpr[RAX] : (uint32_t)r->gpr[RAX];
     uint64_t arg[6];
 
     if (!insn_bytes)
         insn_bytes = 3;
-    if (unlikely(hvm_ops->get_cpl(v) != 0)) {
+    if (unlikely(cpl != 0)) {
         r->gpr[RAX] = (uint64_t)-EPERM;
         hvm_skip(v, insn_bytes);
         return;

@@ -163,14 +163,17 @@ size_t runstate_bytes(bool layout32)
 /* With XEN_RUNSTATE_UPDATE up meanwhile, for readers on other vCPUs that asked for it. */
 #define STORE_RUNSTATE(area, r, flagged)                                                           \
     do {                                                                                           \
+        __auto_type a_ = (area);                                                                   \
         if (flagged)                                                                               \
-            (area)->state_entry_time |= XEN_RUNSTATE_UPDATE;                                       \
+            a_->state_entry_time |= XEN_RUNSTATE_UPDATE;                                           \
         barrier(); /* x86 keeps the order of stores */                                             \
-        (area)->state = (r)->state;                                                                \
-        for (unsigned i_ = 0; i_ < ARRAY_SIZE((area)->time); i_++)                                 \
-            (area)->time[i_] = (r)->time[i_];                                                      \
+        a_->state = (r)->state;                                                                    \
+        a_->time[0] = (r)->time[0];                                                                \
+        a_->time[1] = (r)->time[1];                                                                \
+        a_->time[2] = (r)->time[2];                                                                \
+        a_->time[3] = (r)->time[3];                                                                \
         barrier();                                                                                 \
-        (area)->state_entry_time = (r)->state_entry_time;                                          \
+        a_->state_entry_time = (r)->state_entry_time;                                              \
     } while (0)
 
 int runstate_copy_out(uint64_t gva, const struct vcpu_runstate_info *r, bool layout32)

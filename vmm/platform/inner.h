@@ -54,6 +54,12 @@ static inline bool has_emulation(const struct domain *d, uint32_t xen_x86_emu)
     return d->emulation_flags & xen_x86_emu;
 }
 
+/* Ports of ISA's slots: platform_pio serves none of them. */
+static inline bool is_slot_port(uint16_t port)
+{
+    return port >= 0x100 && port < 0x4d0;
+}
+
 /* Arm from the guest's own doing: the timer moves to the pCPU its vCPU runs on. */
 static inline void device_timer_set(struct timer *t, uint64_t expires_ns)
 {

@@ -4,6 +4,7 @@
  * waits for its device model has not happened yet.
  */
 #include "core/errno.h"
+#include "platform/inner.h"
 #include "platform/mmio.h"
 
 #define PORT_CF8   0xcf8 /* PCI configuration address */
@@ -87,24 +88,48 @@ static bool ask_device_model(struct vcpu *v, uint16_t port, unsigned bytes, bool
     return true;
 }
 
+/* What is written; for reads what they give unless somebody answers. */
+static inline uint32_t pio_value(const struct vcpu *v, unsigned bytes, bool in)
+{
+    return in ? ones(bytes) : (uint32_t)v->regs.gpr[RAX] & ones(bytes);
+}
+
 /* A port that is not the platform's. */
-static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, uint16_t port, unsigned bytes,
+static __attribute__((noinline)) void pio_elsewhere(struct vcpu *v, unsigned port, unsigned bytes,
                                                     bool in, unsigned insn_bytes, uint32_t val)
 {
-    if (!other_port(v, port, bytes, !in, &val) && ioreq_may_claim(v->domain->ioreq, port) &&
-        ask_device_model(v, port, bytes, in, insn_bytes, val))
+    if (!other_port(v, (uint16_t)port, bytes, !in, &val) &&
+        ioreq_may_claim(v->domain->ioreq, (uint16_t)port) &&
+        ask_device_model(v, (uint16_t)port, bytes, in, insn_bytes, val))
         return;
     pio_finish(v, bytes, in, insn_bytes, val);
 }
 
-void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+/* The same; of its own, so that handle_pio has next to nothing to do before it goes either way. */
+static __attribute__((noinline)) void pio_slot(struct vcpu *v, unsigned port, unsigned bytes,
+                                               bool in, unsigned insn_bytes)
 {
-    uint32_t val = in ? ones(bytes) : (uint32_t)v->regs.gpr[RAX] & ones(bytes);
+    pio_elsewhere(v, port, bytes, in, insn_bytes, pio_value(v, bytes, in));
+}
 
-    if (likely(platform_pio(v, port, bytes, !in, &val)))
+/* The same, or the platform's. */
+static __attribute__((noinline)) void pio_here(struct vcpu *v, unsigned port, unsigned bytes,
+                                               bool in, unsigned insn_bytes)
+{
+    uint32_t val = pio_value(v, bytes, in);
+
+    if (likely(platform_pio(v, (uint16_t)port, bytes, !in, &val)))
         pio_finish(v, bytes, in, insn_bytes, val);
     else
         pio_elsewhere(v, port, bytes, in, insn_bytes, val);
+}
+
+void handle_pio(struct vcpu *v, uint16_t port, unsigned bytes, bool in, unsigned insn_bytes)
+{
+    if (is_slot_port(port))
+        pio_slot(v, port, bytes, in, insn_bytes);
+    else
+        pio_here(v, port, bytes, in, insn_bytes);
 }
 
 /* ---- breakpoints on ports (SDM 3B, 17.2.4 and 17.2.5; APM 2, 13.1.1) ---------------------------

@@ -47,7 +47,7 @@ static inline uint32_t cf8_sbdf(uint32_t cf8)
 }
 
 /* The server that claims all of t, highest number first; lock is held. */
-static struct ioreq_server *choose(struct ioreq_domain *id, const struct target *t)
+static inline struct ioreq_server *choose(struct ioreq_domain *id, const struct target *t)
 {
     for (unsigned i = id->servers; i-- > 0;) {
         struct ioreq_server *s = id->server[i];
@@ -60,7 +60,8 @@ static struct ioreq_server *choose(struct ioreq_domain *id, const struct target 
 
 /* A data access to 0xCFC..0xCFF with the latch enabled becomes a configuration access when someone
  * claims the function. (PCI local bus 3.0, 3.2.2.3.2.) */
-static struct ioreq_server *choose_config(struct ioreq_domain *id, ioreq_t *p)
+static __attribute__((noinline)) struct ioreq_server *choose_config(struct ioreq_domain *id,
+                                                                    ioreq_t *p)
 {
     uint32_t cf8 = READ_ONCE(id->cf8), sbdf = cf8_sbdf(cf8);
     struct target t = {XEN_DMOP_IO_RANGE_PCI, sbdf, sbdf};
@@ -87,7 +88,9 @@ static inline struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *
     case IOREQ_TYPE_PIO:
         if ((p->addr & ~3ULL) == 0xcfc)
             s = choose_config(id, p);
-        return s ? s : choose(id, &t);
+        if (s)
+            return s;
+        break;
     case IOREQ_TYPE_COPY:
         extent = p->count > 1 ? (uint64_t)p->size * (p->count - 1) : 0;
         t.kind = XEN_DMOP_IO_RANGE_MEMORY;
@@ -95,13 +98,16 @@ static inline struct ioreq_server *choose_for(struct ioreq_domain *id, ioreq_t *
             t.first -= extent;
         else
             t.last += extent;
-        return t.first <= t.last ? choose(id, &t) : NULL;
+        if (t.first > t.last)
+            return NULL;
+        break;
     case IOREQ_TYPE_PCI_CONFIG:
         t = (struct target){XEN_DMOP_IO_RANGE_PCI, p->addr >> 32, p->addr >> 32};
-        return choose(id, &t);
+        break;
     default:
         return NULL;
     }
+    return choose(id, &t);
 }
 
 /* ---- posting -------------------------------------------------------------------------------- */
@@ -184,8 +190,10 @@ void ioreq_invalidate(struct domain *d)
 /* Write the request, its state last, and wait for the answer. Not locked: v runs, so s stays. */
 static enum ioreq_result send_sync(struct vcpu *v, struct ioreq_server *s, const ioreq_t *p)
 {
-    union ioreq_slot *slot = &s->slot[v->id], fill = {.req = *p};
+    const union ioreq_slot *ask = (const union ioreq_slot *)p;
+    union ioreq_slot *slot = &s->slot[v->id], last = {.word[3] = ask->word[3]};
     struct ioreq_vcpu *iv = v->ioreq;
+    uint32_t port = s->port[v->id];
     unsigned state = slot_state(slot);
 
     if (unlikely(state != STATE_IOREQ_NONE)) {
@@ -194,16 +202,15 @@ static enum ioreq_result send_sync(struct vcpu *v, struct ioreq_server *s, const
                      state);
         return IOREQ_NO_SERVER;
     }
-    fill.req.state = STATE_IOREQ_READY;
-    fill.req.vp_eport = s->port[v->id];
-    iv->sent = *p;
+    last.req.state = STATE_IOREQ_READY;
+    last.req.vp_eport = port;
     iv->outstanding = true;
-    WRITE_ONCE(slot->word[0], fill.word[0]);
-    WRITE_ONCE(slot->word[1], fill.word[1]);
-    WRITE_ONCE(slot->word[2], fill.word[2]);
+    WRITE_ONCE(slot->word[0], ask->word[0]);
+    WRITE_ONCE(slot->word[1], ask->word[1]);
+    WRITE_ONCE(slot->word[2], ask->word[2]);
     vcpu_block(v, VBLOCK_IOREQ);
-    atomic_store(&slot->word[3], fill.word[3]);
-    evtchn_notify_xen_port(v->domain, s->port[v->id]);
+    atomic_store(&slot->word[3], last.word[3]);
+    evtchn_notify_xen_port(v->domain, port);
     return IOREQ_PENDING;
 }
 
@@ -253,52 +260,51 @@ bool ioreq_outstanding(struct vcpu *v)
     return iv && iv->outstanding;
 }
 
-/* The state of the answer; when there is none yet, v is blocked again before the last look. */
-static unsigned answer_state(struct vcpu *v, const union ioreq_slot *slot)
-{
-    unsigned state = slot_state(slot);
-
-    if (!being_served(state))
-        return state;
-    vcpu_block(v, VBLOCK_IOREQ);
-    smp_mb();
-    state = slot_state(slot);
-    if (!being_served(state))
-        vcpu_unblock(v, VBLOCK_IOREQ);
-    return state;
-}
-
-bool ioreq_take_response(struct vcpu *v, ioreq_t *out)
+/* There is no answer that the emulator may give: none yet, then v is blocked again before the last
+ * look, or nonsense. */
+static __attribute__((noinline)) bool await_answer(struct vcpu *v, uint64_t *data)
 {
     struct ioreq_vcpu *iv = v->ioreq;
-    union ioreq_slot *slot;
+    const union ioreq_slot *slot = &iv->server->slot[v->id];
+    unsigned state = slot_state(slot);
+
+    if (being_served(state)) {
+        vcpu_block(v, VBLOCK_IOREQ);
+        smp_mb();
+        state = slot_state(slot);
+        if (being_served(state))
+            return false;
+        vcpu_unblock(v, VBLOCK_IOREQ);
+    }
+    if (state == STATE_IORESP_READY)
+        return ioreq_take_response(v, data);
+    iv->outstanding = false;
+    WRITE_ONCE(iv->server, NULL);
+    domain_crash(v->domain, "ioreq: device model answered vCPU %u with state %u", v->id, state);
+    return false;
+}
+
+bool ioreq_take_response(struct vcpu *v, uint64_t *data)
+{
+    struct ioreq_vcpu *iv = v->ioreq;
     struct ioreq_server *s;
-    unsigned state;
 
     if (!iv || !iv->outstanding)
         return false;
     s = READ_ONCE(iv->server);
-    if (!s) { /* its server went away */
-        *out = iv->sent;
-        out->data = ~0ULL;
-        iv->outstanding = false;
-        return true;
-    }
-    slot = &s->slot[v->id];
-    state = answer_state(v, slot);
-    if (being_served(state))
-        return false;
-    if (state == STATE_IORESP_READY) {
-        *out = iv->sent;
-        out->data = READ_ONCE(slot->word[1]);
-        out->state = STATE_IORESP_READY;
+    if (unlikely(!s)) { /* its server went away */
+        *data = ~0ULL;
+    } else {
+        union ioreq_slot *slot = &s->slot[v->id];
+
+        if (unlikely(slot_state(slot) != STATE_IORESP_READY))
+            return await_answer(v, data);
+        *data = READ_ONCE(slot->word[1]);
         atomic_store(&slot->word[3], (uint64_t)s->port[v->id]);
+        WRITE_ONCE(iv->server, NULL);
     }
     iv->outstanding = false;
-    WRITE_ONCE(iv->server, NULL);
-    if (state != STATE_IORESP_READY)
-        domain_crash(v->domain, "ioreq: device model answered vCPU %u with state %u", v->id, state);
-    return state == STATE_IORESP_READY;
+    return true;
 }
 
 /* ---- the configuration address latch -------------------------------------------------------- */

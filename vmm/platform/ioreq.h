@@ -87,7 +87,6 @@ static inline bool ioreq_may_claim(const struct ioreq_domain *id, uint16_t port)
 struct ioreq_vcpu {
     struct ioreq_server *server; /* the one that owes us an answer */
     bool outstanding;            /* sent, and the answer not taken yet */
-    ioreq_t sent;
 };
 
 static inline unsigned slot_state(const union ioreq_slot *slot)

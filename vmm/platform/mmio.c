@@ -588,9 +588,9 @@ void io_complete(struct vcpu *v)
 {
     struct mmio_vcpu *m = v->emul;
     enum waiting waiting = m->waiting;
-    ioreq_t answer;
+    uint64_t data;
 
-    if (!ioreq_take_response(v, &answer))
+    if (!ioreq_take_response(v, &data))
         return;
     m->waiting = WAIT_NOTHING;
     if (v->regs.rip != m->rip) {
@@ -601,12 +601,12 @@ void io_complete(struct vcpu *v)
     case WAIT_NOTHING:
         return;
     case WAIT_PIO:
-        pio_finish(v, m->pio.bytes, m->pio.in, m->pio.insn_bytes, answer.data);
+        pio_finish(v, m->pio.bytes, m->pio.in, m->pio.insn_bytes, data);
         if (unlikely(m->io_hits))
             io_trap(m, m->io_hits);
         return;
     case WAIT_ACCESS:
-        m->pending.data = answer.data & (~0ULL >> (64 - 8 * m->pending.bytes));
+        m->pending.data = data & (~0ULL >> (64 - 8 * m->pending.bytes));
         note(m, &m->pending);
         break;
     case WAIT_BATCH:

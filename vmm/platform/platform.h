@@ -145,8 +145,9 @@ enum ioreq_result {
 /* Send a PIO, MMIO or PCI-config ioreq for v (== current) to the server that claims it. buffered:
  * allow posting. After IOREQ_PENDING and the vCPU's wake-up the caller asks ioreq_take_response. */
 enum ioreq_result ioreq_send(struct vcpu *v, ioreq_t *p, bool buffered);
-/* The answer to v's outstanding synchronous request, once; false while there is none. */
-bool ioreq_take_response(struct vcpu *v, ioreq_t *out);
+/* The answer to v's outstanding synchronous request, once; false while there is none. Of a server
+ * that went away: all ones. */
+bool ioreq_take_response(struct vcpu *v, uint64_t *data);
 bool ioreq_outstanding(struct vcpu *v);
 /* The emulator closed its end of v's event channel. When the tools have not paused the domain, the
  * emulator died under a running guest, which cannot go on: it is shut down as crashed. No locks. */

@@ -1,5 +1,6 @@
 /* exit.c: what happens after VMEXIT: decode the reason, hand it to the vendor-neutral handlers, and
  * deliver events with the next entry (APM 2, 15.12 to 15.21). */
+#include "core/atomic.h"
 #include "core/errno.h"
 #include "core/mcheck.h"
 #include "core/print.h"
@@ -96,12 +97,12 @@ static void note_taken_interrupt(struct vcpu *v, struct svm_vcpu *s)
     s->virq_armed = false;
     if (s->reinject_vector >= 0)
         s->reinject_vector = -1;
-    else
+    else if (s->virq_source != INTR_CALLBACK) /* that ends when the guest clears its upcall */
         platform_accept_interrupt(v, s->virq_source, s->virq_vector);
     if (s->virq_source == INTR_CALLBACK)
         s->upcall_taken = evtchn_upcall_pending(v);
     v->nr_events_delivered++;
-    vcpu_kick(v, VWORK_EVENT);
+    atomic_or(&v->work, VWORK_EVENT);
 }
 
 /* An event whose delivery the exit cut short is delivered again (APM 2, 15.7.2). Software
@@ -208,7 +209,8 @@ static void on_npf(struct vcpu *v)
 
 static void on_vmmcall(struct vcpu *v)
 {
-    exit_vmcall(v, insn_length(v));
+    const struct vmcb *b = vmcb_of(v);
+    exit_vmcall(v, insn_length(v), vmcb_code_bytes(b), b->cpl);
 }
 
 static void on_xsetbv(struct vcpu *v)

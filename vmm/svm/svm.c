@@ -17,8 +17,6 @@ uint32_t svm_features;
 
 void svm_enter(paddr_t vmcb_pa, struct guest_regs *regs);
 
-extern uint64_t host_xcr0; /* every state component the CPU has; 0 without XSAVE */
-
 static inline void vmload(paddr_t pa)
 {
     __asm__ volatile("vmload %0" ::"a"(pa) : "memory");
@@ -72,6 +70,7 @@ static int svm_cpu_up(struct cpu *c)
     c->vendor = s;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, virt_to_pa(s->hsave));
+    wrmsr_safe(MSR_TSC_AUX, s->tsc_aux);
     fpu_cpu_up();
     return 0;
 }
@@ -196,6 +195,12 @@ static bool state_is_loaded(const struct vcpu *v)
     return this_cpu()->state_vcpu == v;
 }
 
+static __attribute__((noinline)) void set_tsc_aux(struct svm_cpu *sc, uint64_t val)
+{
+    sc->tsc_aux = val;
+    wrmsr_safe(MSR_TSC_AUX, val);
+}
+
 static void svm_load(struct vcpu *v)
 {
     struct svm_vcpu *s = svm_vcpu(v);
@@ -204,7 +209,8 @@ static void svm_load(struct vcpu *v)
     fpu_load(v);
     __asm__ volatile("mov %0, %%dr0; mov %1, %%dr1; mov %2, %%dr2; mov %3, %%dr3" ::"r"(s->dr[0]),
                      "r"(s->dr[1]), "r"(s->dr[2]), "r"(s->dr[3]));
-    wrmsr_safe(MSR_TSC_AUX, v->tsc_aux);
+    if (unlikely(v->tsc_aux != sc->tsc_aux))
+        set_tsc_aux(sc, v->tsc_aux);
     if (unlikely(v->domain->tsc_ratio != sc->tsc_ratio)) {
         sc->tsc_ratio = v->domain->tsc_ratio;
         wrmsr(MSR_TSC_RATIO, sc->tsc_ratio ? sc->tsc_ratio >> 16 : 1ULL << 32);
@@ -437,20 +443,15 @@ static unsigned svm_get_cpl(struct vcpu *v)
     return vmcb_of(v)->cpl;
 }
 
-static inline unsigned code_bytes(const struct vmcb *b)
-{
-    return b->cs.attr & 0x200 && b->efer & EFER_LMA ? 8 : b->cs.attr & 0x400 ? 4 : 2;
-}
-
 static unsigned svm_get_code_bytes(struct vcpu *v)
 {
-    return code_bytes(vmcb_of(v));
+    return vmcb_code_bytes(vmcb_of(v));
 }
 
 static void svm_get_insn_place(struct vcpu *v, struct insn_place *out)
 {
     const struct vmcb *b = vmcb_of(v);
-    unsigned bytes = code_bytes(b);
+    unsigned bytes = vmcb_code_bytes(b);
     out->mode.cr0 = b->cr0;
     out->mode.cr3 = b->cr3;
     out->mode.cr4 = b->cr4;
@@ -514,7 +515,7 @@ static int svm_set_msr(struct vcpu *v, uint32_t msr, uint64_t val)
     uint64_t *f = msr_field(s->vmcb, msr, &vmload_state);
     if (msr == MSR_TSC_AUX) { /* v->tsc_aux has it */
         if (state_is_loaded(v))
-            wrmsr_safe(msr, val);
+            set_tsc_aux(this_cpu()->vendor, val);
         return 0;
     }
     if (!f)

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/types.h"
-#include "domain/domain.h"
+#include "domain/hvm.h"
 #include "svm/svm.h"
 
 enum vmcb_intercept {                   /* bit numbers over the intercept words, APM 2, table B-1 */
@@ -226,6 +226,7 @@ struct svm_cpu {
     uint64_t asid_generation;
     uint32_t next_asid, max_asid;
     uint64_t tsc_ratio; /* what the MSR holds, 16.48; 0: one */
+    uint64_t tsc_aux;   /* what the MSR holds */
 };
 
 extern uint32_t svm_features;
@@ -237,6 +238,11 @@ static inline struct svm_vcpu *svm_vcpu(const struct vcpu *v)
 static inline struct vmcb *vmcb_of(const struct vcpu *v)
 {
     return svm_vcpu(v)->vmcb;
+}
+/* 2, 4 or 8: 16-, 32- or 64-bit code. */
+static inline unsigned vmcb_code_bytes(const struct vmcb *b)
+{
+    return b->cs.attr & 0x200 && b->efer & EFER_LMA ? 8 : b->cs.attr & 0x400 ? 4 : 2;
 }
 static inline void vmcb_set_intercept(struct vmcb *b, unsigned n)
 {

@@ -231,7 +231,7 @@ static void on_wrmsr(struct vcpu *v)
 
 static void on_vmcall(struct vcpu *v)
 {
-    exit_vmcall(v, insn_length());
+    exit_vmcall(v, insn_length(), vmx_get_code_bytes(v), vmx_get_cpl(v));
 }
 
 static void on_xsetbv(struct vcpu *v)
