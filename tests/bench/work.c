@@ -1,7 +1,8 @@
 /* work.c: the work of ci/bench-pv and of tests/boot/t5_pv.py, in a guest and at its other end in dom0. Timed with the
  * TSC, which counts the whole machine's instructions under -icount. A static program.
  *
- *   work disk FILE read|write random|sequential BYTES COUNT    O_DIRECT; write verifies what it wrote
+ *   work disk FILE read|write random|sequential BYTES COUNT [DEPTH]
+ *                                O_DIRECT, DEPTH (1) at a time; write verifies what it wrote
  *   work whole FILE MIB          write pseudo-random data to all of it, flush, read back past the cache and compare
  *   work stamp FILE COUNT        write and flush blocks of 64 KiB one by one; "FLUSHED n" says that n are safe
  *   work verify FILE COUNT       are the first COUNT blocks what stamp wrote?
@@ -16,6 +17,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -25,6 +27,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -56,43 +59,106 @@ static off_t place(uint64_t *seed, int random, unsigned long n, unsigned long bl
     return (off_t)((random ? next(seed) % blocks : n % blocks) * bytes);
 }
 
-static void disk(char **arg)
-{
-    int write = !strcmp(arg[1], "write"), random = !strcmp(arg[2], "random");
-    size_t bytes = strtoul(arg[3], NULL, 0);
-    unsigned long count = strtoul(arg[4], NULL, 0);
-    int file = open(arg[0], (write ? O_RDWR : O_RDONLY) | O_DIRECT);
-    off_t size = file < 0 ? 0 : lseek(file, 0, SEEK_END);
-    uint64_t *buffer = aligned_alloc(4096, bytes), seed = 42, begin;
-    char what[80];
+struct disk_work {
+    int file, write, random;
+    size_t bytes;
+    unsigned long blocks, count;
+};
 
-    if (file < 0 || size < (off_t)bytes) fail(arg[0]);
-    unsigned long blocks = (unsigned long)size / bytes;
-    memset(buffer, 0x5a, bytes);
-    if (pread(file, buffer, bytes, 0) != (ssize_t)bytes) fail("read");
-    begin = __rdtsc();
-    for (unsigned long n = 0; n < count; n++) {
-        off_t at = place(&seed, random, n, blocks, bytes);
-        if (write) {
-            buffer[0] = buffer[bytes / 8 - 1] = (uint64_t)at ^ 0x1234567;
-            if (pwrite(file, buffer, bytes, at) != (ssize_t)bytes) fail("write");
-        } else if (pread(file, buffer, bytes, at) != (ssize_t)bytes) {
+static void sign(uint64_t *buffer, const struct disk_work *w, off_t at)
+{
+    buffer[0] = buffer[w->bytes / 8 - 1] = (uint64_t)at ^ 0x1234567;
+}
+
+static void one_at_a_time(const struct disk_work *w, uint64_t *buffer)
+{
+    uint64_t seed = 42;
+    for (unsigned long n = 0; n < w->count; n++) {
+        off_t at = place(&seed, w->random, n, w->blocks, w->bytes);
+        if (w->write) {
+            sign(buffer, w, at);
+            if (pwrite(w->file, buffer, w->bytes, at) != (ssize_t)w->bytes) fail("write");
+        } else if (pread(w->file, buffer, w->bytes, at) != (ssize_t)w->bytes) {
             fail("read");
         }
     }
+}
+
+/* The same, `depth` of them under way at any time. */
+static void many_at_a_time(const struct disk_work *w, unsigned depth)
+{
+    enum { MOST = 64 };
+    struct iocb block[MOST], *ready[MOST];
+    struct io_event done[MOST];
+    unsigned idle[MOST], idling = 0;
+    unsigned long begun = 0, ended = 0;
+    uint64_t seed = 42;
+    char *buffers = aligned_alloc(4096, depth * w->bytes);
+    aio_context_t context = 0;
+
+    if (depth > MOST || syscall(SYS_io_setup, depth, &context)) fail("io_setup");
+    while (idling < depth) idle[idling] = idling, idling++;
+    while (ended < w->count) {
+        long n = 0, got;
+        for (; idling && begun < w->count; begun++) {
+            unsigned i = idle[--idling];
+            char *buffer = buffers + i * w->bytes;
+            off_t at = place(&seed, w->random, begun, w->blocks, w->bytes);
+            sign((uint64_t *)buffer, w, at);
+            block[i] = (struct iocb){ .aio_data = i,
+                                      .aio_lio_opcode = w->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
+                                      .aio_fildes = (uint32_t)w->file,
+                                      .aio_buf = (uintptr_t)buffer,
+                                      .aio_nbytes = w->bytes,
+                                      .aio_offset = at };
+            ready[n++] = &block[i];
+        }
+        if (n && syscall(SYS_io_submit, context, n, ready) != n) fail("io_submit");
+        got = syscall(SYS_io_getevents, context, 1L, (long)depth, done, NULL);
+        if (got < 1) fail("io_getevents");
+        for (long i = 0; i < got; i++) {
+            if (done[i].res != (int64_t)w->bytes) fail("read or write");
+            idle[idling++] = (unsigned)done[i].data;
+        }
+        ended += (unsigned long)got;
+    }
+    syscall(SYS_io_destroy, context);
+}
+
+static void disk(char **arg)
+{
+    struct disk_work w = { .write = !strcmp(arg[1], "write"),
+                           .random = !strcmp(arg[2], "random"),
+                           .bytes = strtoul(arg[3], NULL, 0),
+                           .count = strtoul(arg[4], NULL, 0) };
+    unsigned depth = arg[5] ? (unsigned)strtoul(arg[5], NULL, 0) : 1;
+    uint64_t *buffer = aligned_alloc(4096, w.bytes), seed = 42, begin;
+    char what[80], deep[16] = "";
+
+    w.file = open(arg[0], (w.write ? O_RDWR : O_RDONLY) | O_DIRECT);
+    off_t size = w.file < 0 ? 0 : lseek(w.file, 0, SEEK_END);
+    if (w.file < 0 || size < (off_t)w.bytes) fail(arg[0]);
+    w.blocks = (unsigned long)size / w.bytes;
+    memset(buffer, 0x5a, w.bytes);
+    if (pread(w.file, buffer, w.bytes, 0) != (ssize_t)w.bytes) fail("read");
+    begin = __rdtsc();
+    if (depth > 1)
+        many_at_a_time(&w, depth);
+    else
+        one_at_a_time(&w, buffer);
     uint64_t ticks = __rdtsc() - begin;
-    if (write && fsync(file)) fail("fsync");
-    seed = 42;
-    for (unsigned long n = 0; write && n < count; n++) {
-        off_t at = place(&seed, random, n, blocks, bytes);
-        if (pread(file, buffer, bytes, at) != (ssize_t)bytes) fail("read back");
-        if (buffer[0] != ((uint64_t)at ^ 0x1234567) || buffer[bytes / 8 - 1] != buffer[0]) {
+    if (w.write && fsync(w.file)) fail("fsync");
+    for (unsigned long n = 0; w.write && n < w.count; n++) {
+        off_t at = place(&seed, w.random, n, w.blocks, w.bytes);
+        if (pread(w.file, buffer, w.bytes, at) != (ssize_t)w.bytes) fail("read back");
+        if (buffer[0] != ((uint64_t)at ^ 0x1234567) || buffer[w.bytes / 8 - 1] != buffer[0]) {
             errno = EIO;
             fail("not what was written");
         }
     }
-    snprintf(what, sizeof what, "%s-%s-%zu", arg[1], arg[2], bytes);
-    report(what, count, ticks);
+    if (depth > 1) snprintf(deep, sizeof deep, "-%u", depth);
+    snprintf(what, sizeof what, "%s-%s-%zu%s", arg[1], arg[2], w.bytes, deep);
+    report(what, w.count, ticks);
 }
 
 /* ---- is it what was written? -------------------------------------------------------------------------------------- */
@@ -294,7 +360,7 @@ static void serve(void)
 
 int main(int argc, char **argv)
 {
-    if (argc == 7 && !strcmp(argv[1], "disk"))
+    if ((argc == 7 || argc == 8) && !strcmp(argv[1], "disk"))
         disk(argv + 2);
     else if (argc == 4 && !strcmp(argv[1], "whole")) {
         unsigned long blocks = strtoul(argv[3], NULL, 0) * ((1 << 20) / BLOCK);
