@@ -1,7 +1,11 @@
 """dom0 alone: it boots on one CPU and two, its devices work, the stock tools answer, it powers off."""
+import os
 import re
+import time
 
+import harness
 from boottest import Session, check
+
 
 def session():
     """One CPU, then (in its own test) two."""
@@ -58,6 +62,18 @@ def xl_debug_keys(s):
     s.run("xl debug-keys h; sleep 1")
     output = s.run("xl dmesg | tail -n 60")
     check(re.search("key|h: this list", output), f"no list of keys in xl dmesg: {output[-200:]}")
+
+
+def pasted_lines(s):
+    """Forty lines pasted at once into dom0's console arrive whole."""
+    console = s.dom0()
+    console.send("cat > /tmp/pasted\r")
+    time.sleep(1)
+    console.mark = len(console.text)
+    os.write(console.fd, b"".join(b"%04d %s\r" % (n, b"x" * 94) for n in range(40)) + b"\x04")
+    console.expect(harness.DOM0_PROMPT, 60, settle=0.5)
+    output = s.run("wc -c < /tmp/pasted; cut -c1-4 /tmp/pasted | uniq | wc -l; awk 'length != 99' /tmp/pasted | wc -l")
+    check(output.split() == ["4000", "40", "0"], f"of 4000 bytes and 40 lines there are {output}")
 
 
 def xl_top(s):
@@ -119,4 +135,4 @@ def reboots(s):
 
 
 TESTS = [boots_on_one_cpu, disk_and_network, time_advances, xl_info, xl_list, xl_dmesg, xl_vcpu_list_and_uptime,
-         xl_debug_keys, xl_top, xentop_batch, xenstore_ls, bad_xl_files, reboots, powers_off]
+         xl_debug_keys, pasted_lines, xl_top, xentop_batch, xenstore_ls, bad_xl_files, reboots, powers_off]
