@@ -373,7 +373,7 @@ static bool steal(struct run_queue *rq, bool preferred, bool *busy, uint64_t now
     return false;
 }
 
-/* A waiting unit of `from` that should rather wait here: the weights get more even by it, or it has
+/* A waiting unit of `from` that should rather wait here: the weights get more even by it, or it
  * lags behind by a quarter of a round. */
 static struct sched_unit *deserving(struct run_queue *rq, struct run_queue *from)
 {
