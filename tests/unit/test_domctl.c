@@ -97,6 +97,10 @@ void domain_shutdown(struct domain *d, int reason)
     d->shut_down = true;
     d->shutdown_code = reason;
 }
+void domain_report_shutdown(struct domain *d)
+{
+    d->shut_down = d->shutting_down && !d->systemcontroller_pauses;
+}
 void domain_getinfo(struct domain *d, struct xen_domctl_getdomaininfo *info)
 {
     info->domain = d->id;
@@ -395,8 +399,11 @@ static void life_cycle(void **state)
     assert_int_equal(ctl(XEN_DOMCTL_pausedomain, 1), 0);
     assert_int_equal(ctl(XEN_DOMCTL_pausedomain, 1), 0);
     assert_int_equal(domains[1].pause_count, 2);
+    domains[1].shutting_down = true; /* the tools hear of it when they hold it paused no more */
     assert_int_equal(ctl(XEN_DOMCTL_unpausedomain, 1), 0);
+    assert_false(domains[1].shut_down);
     assert_int_equal(ctl(XEN_DOMCTL_unpausedomain, 1), 0);
+    assert_true(domains[1].shut_down);
     assert_int_equal(ctl(XEN_DOMCTL_unpausedomain, 1), -EINVAL);
     domains[1].systemcontroller_pauses = 255;
     assert_int_equal(ctl(XEN_DOMCTL_pausedomain, 1), -EOVERFLOW);

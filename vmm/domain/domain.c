@@ -326,9 +326,19 @@ void domain_shutdown(struct domain *d, int reason)
         if (v)
             vcpu_sleep(v);
     }
-    d->shut_down = true;
     spin_unlock(&d->lock);
-    send_global_virq(VIRQ_DOM_EXC);
+    domain_report_shutdown(d);
+}
+
+void domain_report_shutdown(struct domain *d)
+{
+    spin_lock(&d->lock);
+    bool due = d->shutting_down && !d->shut_down && !READ_ONCE(d->systemcontroller_pauses);
+    if (due)
+        d->shut_down = true;
+    spin_unlock(&d->lock);
+    if (due)
+        send_global_virq(VIRQ_DOM_EXC);
 }
 
 void domain_s3_sleep(struct domain *d)

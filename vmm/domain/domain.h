@@ -226,8 +226,12 @@ void domain_s3_wake(struct domain *d);
 void vcpu_pause(struct vcpu *v);
 void vcpu_unpause(struct vcpu *v);
 
-/* Shut down: stop all vCPUs, raise VIRQ_DOM_EXC in dom0. For dom0, reboots or halts the machine. */
+/* Shut down: stop all vCPUs, report it. For dom0, reboots or halts the machine. */
 void domain_shutdown(struct domain *d, int reason);
+/* Show the tools that d is shut down, with VIRQ_DOM_EXC, once, as soon as they do not hold it
+ * paused: xl destroy pauses d and then ends the device model, which on its way out may say that d
+ * is off; the xl that waits for that would destroy d at the same time. No lock held. */
+void domain_report_shutdown(struct domain *d);
 /* The guest did what cannot go on: print why with a register dump, then shut down as crashed. */
 void domain_crash(struct domain *d, const char *fmt, ...) __printf(2, 3);
 /* Release a shut-down domain for running again (XEN_DOMCTL_resumedomain). */

@@ -133,6 +133,7 @@ static long unpausedomain(struct vcpu *v, struct domain *d, struct xen_domctl *o
     if (d->systemcontroller_pauses)
         d->systemcontroller_pauses--;
     d->created_paused = false;
+    domain_report_shutdown(d);
     domain_unpause(d);
     return 0;
 }
