@@ -30,6 +30,7 @@ GUEST_PROMPT = r"guest:[^\r\n]*# $"
 SMALL_DISK_LAST = ("[ $(cat /sys/block/sdb/size) -lt 131072 ] || "
                    "{ mv /dev/sda /dev/s; mv /dev/sdb /dev/sda; mv /dev/s /dev/sdb; }")
 
+
 # Terminal escape sequences, and the beginning of one at the end of the input.
 ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]*[@-~]|[()][A-Z0-9]|[=>78])")
 ESCAPE_START = re.compile(rb"\x1b(?:\[[0-9;?]*|[()])?$")
@@ -37,6 +38,11 @@ ESCAPE_START = re.compile(rb"\x1b(?:\[[0-9;?]*|[()])?$")
 
 class Timeout(Exception):
     """The awaited text did not come (or QEMU ended first)."""
+
+
+def run_counts(titles, results):
+    """How many runs each side had, by its title."""
+    return ", ".join(f"{title}: {len(results[side])}" for side, title in titles.items() if results.get(side))
 
 
 def slowness():

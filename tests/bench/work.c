@@ -65,9 +65,11 @@ struct disk_work {
     unsigned long blocks, count;
 };
 
+static uint64_t signature(off_t at) { return (uint64_t)at ^ 0x1234567; }
+
 static void sign(uint64_t *buffer, const struct disk_work *w, off_t at)
 {
-    buffer[0] = buffer[w->bytes / 8 - 1] = (uint64_t)at ^ 0x1234567;
+    buffer[0] = buffer[w->bytes / 8 - 1] = signature(at);
 }
 
 static void one_at_a_time(const struct disk_work *w, uint64_t *buffer)
@@ -104,7 +106,7 @@ static void many_at_a_time(const struct disk_work *w, unsigned depth)
             unsigned i = idle[--idling];
             char *buffer = buffers + i * w->bytes;
             off_t at = place(&seed, w->random, begun, w->blocks, w->bytes);
-            sign((uint64_t *)buffer, w, at);
+            if (w->write) sign((uint64_t *)buffer, w, at);
             block[i] = (struct iocb){ .aio_data = i,
                                       .aio_lio_opcode = w->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
                                       .aio_fildes = (uint32_t)w->file,
@@ -151,7 +153,7 @@ static void disk(char **arg)
     for (unsigned long n = 0; w.write && n < w.count; n++) {
         off_t at = place(&seed, w.random, n, w.blocks, w.bytes);
         if (pread(w.file, buffer, w.bytes, at) != (ssize_t)w.bytes) fail("read back");
-        if (buffer[0] != ((uint64_t)at ^ 0x1234567) || buffer[w.bytes / 8 - 1] != buffer[0]) {
+        if (buffer[0] != signature(at) || buffer[w.bytes / 8 - 1] != buffer[0]) {
             errno = EIO;
             fail("not what was written");
         }

@@ -230,7 +230,8 @@ void vcpu_unpause(struct vcpu *v);
 void domain_shutdown(struct domain *d, int reason);
 /* Show the tools that d is shut down, with VIRQ_DOM_EXC, once, as soon as they do not hold it
  * paused: xl destroy pauses d and then ends the device model, which on its way out may say that d
- * is off; the xl that waits for that would destroy d at the same time. No lock held. */
+ * is off; the xl that waits for that would destroy d at the same time. Takes d->lock; any context
+ * that may send an event. */
 void domain_report_shutdown(struct domain *d);
 /* The guest did what cannot go on: print why with a register dump, then shut down as crashed. */
 void domain_crash(struct domain *d, const char *fmt, ...) __printf(2, 3);
